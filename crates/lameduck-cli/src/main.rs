@@ -1,0 +1,2 @@
+//! The command `lameduck`.
+fn main() {}

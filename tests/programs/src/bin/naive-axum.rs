@@ -1,0 +1,2 @@
+//! An axum service with the framework's own graceful shutdown.
+fn main() {}
