@@ -32,9 +32,9 @@ pub struct Options {
     /// Small numbers and the debug build: shows that the benches work, not how fast anything is
     #[arg(long)]
     smoke: bool,
-    /// Stops for each server and kind of load in `losses`
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    stops: usize,
+    /// Stops for each server and kind of load in `losses` [default: 6, with --smoke 1]
+    #[arg(long, value_name = "N")]
+    stops: Option<usize>,
     /// Only these servers
     #[arg(long, value_name = "SERVER", value_delimiter = ',', value_parser = server::names())]
     servers: Vec<String>,
@@ -98,7 +98,7 @@ const BENCHES: &[(Name, &str, RunBench)] = &[
 
 /// What `ci` runs: every bench with small numbers.
 pub fn smoke() -> Result<()> {
-    run(&Options { names: Vec::new(), smoke: true, stops: 1, servers: Vec::new() })
+    run(&Options { names: Vec::new(), smoke: true, stops: None, servers: Vec::new() })
 }
 
 impl Bench {
@@ -122,7 +122,7 @@ impl Bench {
         process::raise_file_limit()?;
         Ok(Self {
             depth,
-            stops: options.stops,
+            stops: options.stops.unwrap_or(if options.smoke { 1 } else { 6 }),
             programs: target.join(directory),
             scratch,
             only: options.servers.clone(),
@@ -137,7 +137,7 @@ impl Bench {
         }
     }
 
-    /// Those of a bench's servers that were asked for.
+    /// Those of a bench's servers that were asked for, which may be none.
     fn servers(&self, names: &[&str]) -> Result<Vec<&'static Server>> {
         let wanted = |name: &&&str| {
             self.only.is_empty() || self.only.iter().any(|only| only.as_str() == **name)

@@ -49,6 +49,9 @@ struct Tally {
 
 pub fn run(bench: &Bench) -> Result<()> {
     let servers = bench.servers(SERVERS)?;
+    if servers.is_empty() {
+        return Ok(());
+    }
     let mut tallies: Vec<Vec<Tally>> = Vec::new();
     tallies.resize_with(servers.len(), || KINDS.iter().map(|_| Tally::default()).collect());
     for stop in 0..bench.stops {

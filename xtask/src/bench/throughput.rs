@@ -41,6 +41,9 @@ pub fn run(bench: &Bench) -> Result<()> {
     let length = Duration::from_secs(bench.pick(2, 1));
     for protocol in PROTOCOLS {
         let servers = bench.servers(protocol.servers)?;
+        if servers.is_empty() {
+            continue;
+        }
         let mut rates: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
         for round in 0..rounds {
             for turn in 0..servers.len() {

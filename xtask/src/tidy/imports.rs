@@ -1,8 +1,8 @@
 //! Who may import whom inside the library.
 //!
-//! The arrows: adapt → http → listener, connection, work; lifecycle → everything but adapt; the
-//! pure modules → nothing but `std`; `error` ← everyone. A new arrow is a change of this table,
-//! made with two readers.
+//! The arrows: adapt → http → listener, connection, work; http (a feature) and adapt hang
+//! themselves on the lifecycle; lifecycle → everything but those two; the pure modules → nothing
+//! but `std`; `error` ← everyone. A new arrow is a change of this table, made with two readers.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,8 @@ enum Imports {
 }
 
 struct ModuleLaw {
-    /// As in `crate::name`; `*` is every module without a law of its own.
+    /// As in `crate::name`; `name::*` is every module below it without a law of its own, and `*`
+    /// every other.
     module: &'static str,
     imports: Imports,
     why: &'static str,
@@ -73,13 +74,23 @@ const LAWS: &[ModuleLaw] = &[
     },
     ModuleLaw {
         module: "http",
-        imports: Imports::Only(&["listener", "connection", "work", "readiness", "report", "log"]),
-        why: "HTTP stands on the parts, and is driven by the lifecycle without knowing it",
+        imports: Imports::AllBut(&["adapt", "control", "takeover"]),
+        why: "a feature hangs itself on the lifecycle (`serve`), so that the core builds without it",
+    },
+    ModuleLaw {
+        module: "http::admin",
+        imports: Imports::AllBut(&["adapt", "control", "takeover"]),
+        why: "a feature hangs itself on the lifecycle (`serve_admin`) and shows what it sees",
+    },
+    ModuleLaw {
+        module: "http::*",
+        imports: Imports::Only(&["listener", "connection", "work"]),
+        why: "the protocol stands on the parts and is driven without knowing by whom",
     },
     ModuleLaw {
         module: "lifecycle",
-        imports: Imports::AllBut(&["adapt"]),
-        why: "the driver works the same whatever framework stands on top",
+        imports: Imports::AllBut(&["http", "adapt"]),
+        why: "the driver works the same with no HTTP at all, and whatever stands on top",
     },
     ModuleLaw {
         module: "*",
@@ -115,18 +126,16 @@ pub fn check(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// The law of a module, or of the nearest module around it that has one.
+/// The law of a module, or else of the modules below the nearest one around it that has one.
 fn law_of(module: &str) -> &'static ModuleLaw {
-    let mut name = module;
-    loop {
-        if let Some(law) = LAWS.iter().find(|law| law.module == name) {
-            return law;
-        }
-        match name.rsplit_once("::") {
-            Some((around, _)) => name = around,
-            None => return &LAWS[LAWS.len() - 1],
-        }
+    let find = |name: &str| LAWS.iter().find(|law| law.module == name);
+    let mut law = find(module);
+    let mut around = module;
+    while let (None, Some((outer, _))) = (law, around.rsplit_once("::")) {
+        law = find(&format!("{outer}::*")).or_else(|| find(outer));
+        around = outer;
     }
+    law.unwrap_or(&LAWS[LAWS.len() - 1])
 }
 
 impl Imports {
@@ -340,6 +349,8 @@ mod tests {
         }
         assert_eq!(faults(&[("http/h1.rs", "use super::super::lifecycle::Drive;")]).len(), 1);
         assert_eq!(faults(&[("lifecycle.rs", "use crate::adapt::axum;")]).len(), 1);
+        assert_eq!(faults(&[("lifecycle.rs", "use crate::http::Server;")]).len(), 1);
+        assert_eq!(faults(&[("http.rs", "use crate::control::Command;")]).len(), 1);
     }
 
     #[test]
@@ -355,7 +366,8 @@ mod tests {
             faults(&[
                 ("adapt/axum.rs", "use crate::http::Server; use crate::lifecycle::Lifecycle;"),
                 ("http/h1.rs", "use crate::connection::C; use crate::http::Body; use super::x;"),
-                ("lifecycle.rs", "use crate::{http, closing, control, phase, work};"),
+                ("lifecycle.rs", "use crate::{closing, control, phase, work};"),
+                ("http.rs", "use crate::lifecycle::Lifecycle; impl Lifecycle {}"),
                 ("work.rs", "use crate::report::seconds;"),
             ])
             .is_empty()
