@@ -267,14 +267,18 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
 }
 
 fn parse_status_line(line: &[u8]) -> Result<(u8, u16), Malformed> {
-    let (Some(rest), Some(code)) = (line.strip_prefix(b"HTTP/1."), line.get(9..12)) else {
+    let Some(rest) = line.strip_prefix(b"HTTP/1.") else {
         return Err(Malformed("it does not begin with HTTP/1."));
     };
-    if rest.get(1) != Some(&b' ') || !code.iter().all(u8::is_ascii_digit) {
+    let [minor, b' ', code @ ..] = rest else {
         return Err(Malformed("the status line has no status"));
+    };
+    match code.get(..3) {
+        Some(code) if code.iter().all(u8::is_ascii_digit) => {
+            Ok((*minor, code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))))
+        }
+        _ => Err(Malformed("the status line has no status")),
     }
-    let status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-    Ok((rest[0], status))
 }
 
 /// Lines without their ends; stops before a line whose end has not come.

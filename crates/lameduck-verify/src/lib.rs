@@ -40,5 +40,5 @@ pub mod address;
 pub mod answer;
 pub mod fate;
 pub mod load;
-//P pub mod probe;
-//P pub mod target;
+pub mod probe;
+pub mod target;

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 /// (1 s), so that a server which drops SYNs while it closes is met again, refusing.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long a request may take from its first byte to the last of its answer.
+/// How long a request may take from its first byte to the last of its answer, when nothing is said.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 
 /// The pause after an attempt that did not reach a server.
@@ -116,6 +116,7 @@ pub struct Load {
     connections: usize,
     threads: usize,
     pause: Duration,
+    request_limit: Duration,
     until: Until,
     acked: Option<PathBuf>,
 }
@@ -130,6 +131,7 @@ impl Load {
             connections: 32,
             threads: (cores / 2).max(1),
             pause: Duration::ZERO,
+            request_limit: REQUEST_LIMIT,
             until: Until::Elapsed(Duration::from_secs(5)),
             acked: None,
         }
@@ -150,6 +152,12 @@ impl Load {
     /// How long a client waits between an answer and its next request.
     pub fn pause(mut self, pause: Duration) -> Load {
         self.pause = pause;
+        self
+    }
+
+    /// How long a request may take; [`REQUEST_LIMIT`] when nothing is said.
+    pub fn request_limit(mut self, limit: Duration) -> Load {
+        self.request_limit = limit;
         self
     }
 

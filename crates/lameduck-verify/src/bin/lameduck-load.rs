@@ -116,32 +116,27 @@ fn run_to_the_end(running: Running) -> std::io::Result<Report> {
         let _context = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
-    let clients = std::thread::spawn(move || {
+    let (ended, mut end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
         // Longer than any run: the wait ends with the flow or with the clients.
         if running.wait_flowing(Duration::MAX).is_ok() {
-            eprintln!("started");
+            // Nobody may listen: that is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "started");
         }
-        running.finish()
-    });
-    let (ended, end) = tokio::sync::oneshot::channel();
-    let joiner = std::thread::spawn(move || {
-        let report = clients.join();
-        // The receiver may be gone only after a signal handler failed; the report is returned anyway.
-        let _ = ended.send(());
-        report
+        // The receiver waits for as long as this thread runs.
+        let _ = ended.send(running.finish());
     });
     runtime.block_on(async {
-        tokio::pin!(end);
         loop {
             tokio::select! {
-                _ = &mut end => break,
+                report = &mut end => {
+                    return report.map_err(|_| std::io::Error::other("a client panicked"));
+                }
                 _ = term.recv() => stop(),
                 _ = int.recv() => stop(),
             }
         }
-    });
-    let report = joiner.join().and_then(|clients| clients);
-    report.map_err(|_| std::io::Error::other("a client panicked"))
+    })
 }
 
 fn print(report: &Report, json: bool) -> ExitCode {

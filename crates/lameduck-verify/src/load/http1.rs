@@ -3,7 +3,7 @@
 use super::acked::Acked;
 use super::reach::{Refusals, Unreached};
 use super::stream::{Look, Stream};
-use super::{Mode, Part, REQUEST_LIMIT};
+use super::{Mode, Part};
 use crate::answer::{Answer, Persistence};
 use crate::fate::Fate;
 use std::io::{self, Write as _};
@@ -32,7 +32,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         };
         let request = requests.next();
         let begun = Instant::now();
-        let end = connection.exchange(request, &mut buffer).await;
+        let end = connection.exchange(request, &mut buffer, part.load.request_limit).await;
         match end {
             End::Answered => {
                 part.ledger.borrow_mut().answered(begun.elapsed());
@@ -153,7 +153,7 @@ impl Connection {
         false
     }
 
-    async fn exchange(&mut self, request: &[u8], buffer: &mut [u8]) -> End {
+    async fn exchange(&mut self, request: &[u8], buffer: &mut [u8], limit: Duration) -> End {
         self.requests += 1;
         self.answer.clear();
         self.is_open = false;
@@ -168,11 +168,11 @@ impl Connection {
             // After a failed write an answer may still be there to read: a server may answer early and close.
             self.read(buffer).await
         };
-        match tokio::time::timeout(REQUEST_LIMIT, exchange).await {
+        match tokio::time::timeout(limit, exchange).await {
             Ok(end) => end,
             Err(_) => {
                 let seen = if self.answer.has_begun() { "part of an answer" } else { "nothing" };
-                End::Failed(Fate::TimedOut, format!("{seen} within {REQUEST_LIMIT:?}"))
+                End::Failed(Fate::TimedOut, format!("{seen} within {limit:?}"))
             }
         }
     }

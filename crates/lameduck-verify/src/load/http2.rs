@@ -1,8 +1,9 @@
 //! HTTP/2 clients: several closed loops over one connection, each with one stream open at a time.
 
+use super::ledger::Connections;
 use super::reach::{Refusals, Unreached};
 use super::stream::{Look, Stream, look};
-use super::{Part, REFUSED_PAUSE, REQUEST_LIMIT};
+use super::{Part, REFUSED_PAUSE};
 use crate::fate::Fate;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -72,10 +73,7 @@ async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bo
     while let Some(ended) = loops.join_next().await {
         answers += ended.unwrap_or_default();
     }
-    let mut ledger = part.ledger.borrow_mut();
-    ledger.connections.told_to_close += u64::from(seen.go_away.get());
-    ledger.connections.found_closed += u64::from(seen.closed.get() && !seen.go_away.get());
-    drop(ledger);
+    seen.count(&mut part.ledger.borrow_mut().connections);
     // With the last handle gone the client says GOAWAY, flushes and closes by itself. How that ends is of no
     // interest: every stream has its fate.
     if tokio::time::timeout(CLOSE_LIMIT, &mut driver).await.is_err() {
@@ -108,6 +106,13 @@ struct Seen {
     go_away: Cell<bool>,
     /// The socket was found closed.
     closed: Cell<bool>,
+}
+
+impl Seen {
+    fn count(&self, connections: &mut Connections) {
+        connections.told_to_close += u64::from(self.go_away.get());
+        connections.found_closed += u64::from(self.closed.get() && !self.go_away.get());
+    }
 }
 
 impl Streams {
@@ -186,9 +191,9 @@ impl Streams {
             body.trailers().await.map_err(|error| lost(&error, Progress::Begun))?;
             Ok(status)
         };
-        let timed_out = || (Fate::TimedOut, format!("no whole answer within {REQUEST_LIMIT:?}"));
-        let status =
-            tokio::time::timeout(REQUEST_LIMIT, whole).await.map_err(|_| timed_out())??;
+        let limit = self.part.load.request_limit;
+        let timed_out = || (Fate::TimedOut, format!("no whole answer within {limit:?}"));
+        let status = tokio::time::timeout(limit, whole).await.map_err(|_| timed_out())??;
         match Fate::of_status(status) {
             Fate::Answered => Ok(()),
             fate => Err((fate, format!("status {status}"))),
