@@ -1,0 +1,91 @@
+//! Serves HTTP/1.1 and cleartext HTTP/2 on the same port, and stops without losing a request.
+//!
+//! The protocol engines are hyper's. What is ours is the accept loop and the life of a connection:
+//!
+//! * every answer from the stop on says `Connection: close`, also for handlers that began before it; of pipelined
+//!   requests the last one says it;
+//! * an idle kept-alive connection is answered for the linger before it is closed; a half-sent head has [`HEAD`] to be
+//!   finished; a connection accepted at the gate has [`FIRST_BYTE`] for its first byte;
+//! * HTTP/2 gets its two GOAWAYs (RFC 9113 §6.8), and a client that never answers the PING between them is waited for no
+//!   longer than [`PING`];
+//! * each close is a half-close and a read to the end (RFC 9112 §9.6), bounded by [`QUIET`] and [`LINGERING`], so that no
+//!   reset erases an answer;
+//! * at the deadline reads and writes fail, at the byte stream.
+//!
+//! What no server can save: a request that a client sends while the server's close is on the wire, after the linger. Its
+//! client sees an end of file and no handler has run.
+
+use std::future::Future;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use crate::error::Error;
+use crate::lifecycle::Lifecycle;
+use crate::listener::Listener;
+use crate::work::Hold;
+
+pub(crate) mod admin;
+mod connection;
+mod framing;
+mod tracking;
+mod wire;
+
+/// How long a head that is half sent when the drain begins may take to be finished.
+pub const HEAD: Duration = Duration::from_millis(800);
+
+/// How long a connection that was accepted while the gate closed may take to its first byte.
+///
+/// Its first packets may have been dropped with the gate shut; TCP sends them again after 200 ms, then 400 ms later
+/// (RFC 6298 with Linux's minimum).
+pub const FIRST_BYTE: Duration = Duration::from_millis(700);
+
+/// How long an HTTP/2 client may take to answer the PING between the two GOAWAYs, and to finish its preface.
+pub const PING: Duration = Duration::from_millis(500);
+
+/// After a half-close: how long nothing may come before the connection is closed.
+pub const QUIET: Duration = Duration::from_millis(200);
+
+/// The same for a connection that was idle: nothing of ours is on the wire that a reset could erase.
+pub const QUIET_IDLE: Duration = Duration::from_millis(50);
+
+/// How long after a half-close what still comes is read, all in all.
+pub const LINGERING: Duration = Duration::from_secs(5);
+
+/// Pipelined requests of one connection that are answered after the stop began.
+pub const PIPELINED: u32 = 256;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Lifecycle {
+    /// Serves `service` on `listener`: any tower service or axum `Router`, over HTTP/1.1 and cleartext HTTP/2.
+    ///
+    /// Returns at once. Accepting begins when the lifecycle is ready; several listeners may be served.
+    ///
+    /// # Errors
+    ///
+    /// When the lifecycle has stopped accepting already.
+    ///
+    /// ```no_run
+    /// # async fn example(life: lameduck::Lifecycle, app: axum::Router) -> Result<(), lameduck::Error> {
+    /// let listener = life.listen("127.0.0.1:8080").await?;
+    /// life.serve("http", listener, app)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn serve<S, B>(&self, name: &str, listener: Listener, service: S) -> Result<(), Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Future<Output = Result<Response<B>, S::Error>> + Send + 'static,
+        S::Error: Into<BoxError>,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let linger = self.shared.settings.linger;
+        self.accept(name, listener, Hold::Drain, move |stream| {
+            drop(tokio::spawn(connection::serve(stream, service.clone(), linger)));
+        })
+    }
+}

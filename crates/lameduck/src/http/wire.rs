@@ -1,0 +1,249 @@
+//! The byte stream below hyper: hands on one message at a time and keeps what was read beyond it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::connection::{Stream, Wakers};
+use crate::http::framing::{BodyLength, Framing};
+use crate::work::Entry;
+
+/// Bytes read ahead while an answer is decided, at most.
+const AHEAD: usize = 16 * 1024;
+
+/// One connection, as shared between hyper (through [`Io`]), the service around the handlers and the task that owns
+/// both. All three run in one task, one after the other: the lock is never contended.
+pub(crate) struct Wire {
+    state: Mutex<State>,
+    entry: Arc<Entry>,
+}
+
+struct State {
+    stream: Stream,
+    framing: Framing,
+    /// Read, and not handed on yet: `held[handed..]`.
+    held: Vec<u8>,
+    handed: usize,
+    answers: Answers,
+    owner: Owner,
+    pipelined: u32,
+}
+
+/// Who decides how the connection closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// The connection's task, above hyper.
+    Server,
+    /// Whoever took it over by an upgrade.
+    Upgraded,
+}
+
+/// Whether an answer has announced the close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// The client may send another request.
+    KeepAlive,
+    /// The client has been told that no further request is answered.
+    CloseAnnounced,
+}
+
+impl State {
+    fn held(&self) -> usize {
+        self.held.len() - self.handed
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.held() > 0 {
+            let most = self.held().min(buf.remaining());
+            let offered = &self.held[self.handed..self.handed + most];
+            let taken = self.framing.take(offered);
+            buf.put_slice(&offered[..taken]);
+            self.handed += taken;
+            if self.held() == 0 {
+                self.held.clear();
+                self.handed = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let came = &buf.filled()[before..];
+        let taken = self.framing.take(came);
+        if taken < came.len() {
+            self.held.extend_from_slice(&came[taken..]);
+            buf.set_filled(before + taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what the kernel holds already, without waiting.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        let mut bytes = [0; 2048];
+        while self.held() < AHEAD {
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                // Errors and ends are met again by whoever reads next.
+                Poll::Pending | Poll::Ready(Err(_)) => return,
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => return,
+                Poll::Ready(Ok(())) => self.held.extend_from_slice(buf.filled()),
+            }
+        }
+    }
+}
+
+impl Wire {
+    /// A connection of which `read` was read already.
+    pub(crate) fn new(stream: Stream, read: Vec<u8>) -> Arc<Wire> {
+        let entry = Arc::clone(stream.entry());
+        let state = State {
+            stream,
+            framing: Framing::new(),
+            held: read,
+            handed: 0,
+            answers: Answers::KeepAlive,
+            owner: Owner::Server,
+            pipelined: 0,
+        };
+        Arc::new(Wire { state: Mutex::new(state), entry })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub(crate) fn request_begins(&self, body: BodyLength) {
+        self.lock().framing.request_begins(body);
+    }
+
+    /// Whether more requests were sent behind the one in hand, as far as that can be known now.
+    ///
+    /// Counts the times it said yes, so that a client that always has one more cannot hold the drain.
+    pub(crate) fn has_more(&self, cx: &mut Context<'_>) -> bool {
+        let mut state = self.lock();
+        if !state.framing.keeps_track() || state.pipelined >= super::PIPELINED {
+            return false;
+        }
+        state.read_ahead(cx);
+        let held = state.held();
+        let more = state.framing.has_more(held);
+        state.pipelined += u32::from(more);
+        more
+    }
+
+    pub(crate) fn announce_close(&self) {
+        self.lock().answers = Answers::CloseAnnounced;
+    }
+
+    pub(crate) fn answers(&self) -> Answers {
+        self.lock().answers
+    }
+
+    /// From now on the bytes belong to another protocol, and anybody may poll for them.
+    pub(crate) fn becomes_raw(&self) {
+        let mut state = self.lock();
+        state.framing.let_through();
+        state.owner = Owner::Upgraded;
+        state.stream.set_wakers(Wakers::EachWait);
+    }
+
+    /// HTTP/2 needs no framing: streams are told apart by the protocol.
+    pub(crate) fn becomes_http2(&self) {
+        self.lock().framing.let_through();
+    }
+
+    /// A fresh start on the same connection: what hyper had read and not used comes first.
+    pub(crate) fn rewind(&self, unused: &[u8]) {
+        let mut state = self.lock();
+        let mut bytes = unused.to_vec();
+        bytes.extend_from_slice(&state.held[state.handed..]);
+        state.held = bytes;
+        state.handed = 0;
+        state.framing = Framing::new();
+    }
+
+    /// Whether anything was sent that has not been answered; asks the kernel too.
+    pub(crate) fn poll_unread(&self, cx: &mut Context<'_>) -> bool {
+        let mut state = self.lock();
+        state.read_ahead(cx);
+        state.held() > 0
+    }
+
+    pub(crate) fn reset_on_close(&self) {
+        self.lock().stream.reset_on_close();
+    }
+
+    pub(crate) fn poll_write_raw(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.lock().stream).poll_write(cx, bytes)
+    }
+
+    pub(crate) fn poll_half_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_shutdown(cx)
+    }
+
+    /// Reads and throws away; 0 at the end of the stream.
+    pub(crate) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [0; 4096];
+        let mut buf = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.lock().stream).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+}
+
+/// hyper's view of a [`Wire`]. Its shutdown does nothing before an upgrade: how a connection closes is decided above
+/// hyper.
+pub(crate) struct Io(pub(crate) Arc<Wire>);
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.lock().read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.lock().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.lock().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        match state.owner {
+            Owner::Server => Poll::Ready(Ok(())),
+            Owner::Upgraded => Pin::new(&mut state.stream).poll_shutdown(cx),
+        }
+    }
+}

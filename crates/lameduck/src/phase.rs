@@ -1,0 +1,566 @@
+//! Decides what happens next in a service's life, and nothing else.
+//!
+//! [`Machine`] is told what happened ([`Machine::handle`]), says what to do ([`Machine::poll_action`])
+//! and when it wants to be told the time ([`Machine::poll_timeout`]). It owns no task, no socket and no
+//! clock: this file imports `std` alone and never asks for the time.
+//!
+//! # Invariants
+//!
+//! 1. Phases move right; the one edge back is a successor lost in probation.
+//! 2. No connection is told to finish before the gate acknowledged and settle ended.
+//! 3. Readiness goes red before the gate closes, unless a successor is ready.
+//! 4. The deadline is fixed when Serving is left; a later stop can only bring it nearer.
+//! 5. Stopped means: nothing live, or force was issued, and the outcome says which.
+//! 6. One starting successor at most; draining generations are bounded by a named cap.
+//! 7. Every wait has a bound, and the bound has a name (see [`Bound`]); only the operator's own
+//!    "no deadline" leaves a wait to the work itself, and a second stop ends it.
+//! 8. A failed takeover leaves Serving untouched.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Where a service is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Initialising: not ready, not accepting.
+    Starting,
+    /// Ready and accepting.
+    Serving,
+    /// Not ready, still accepting: balancers get time to look away.
+    LameDuck,
+    /// Taking no new work, finishing what was taken.
+    Draining(Step),
+    /// Nothing live any more; resources close in order.
+    Closing,
+    /// Over. The outcome is fixed.
+    Stopped,
+}
+
+/// The three steps of a drain, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// Listeners close without losing a connection that was under way.
+    Gate,
+    /// Each accepted connection gets its first read.
+    Settle,
+    /// Connections and tasks finish.
+    Finish,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Starting => "starting",
+            Phase::Serving => "serving",
+            Phase::LameDuck => "lame-duck",
+            Phase::Draining(Step::Gate) => "gate",
+            Phase::Draining(Step::Settle) => "settle",
+            Phase::Draining(Step::Finish) => "finish",
+            Phase::Closing => "closing",
+            Phase::Stopped => "stopped",
+        })
+    }
+}
+
+/// Who or what asked for the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A signal, by number.
+    Signal(i32),
+    /// A call in the program ([`Lifecycle::stop`](crate::Lifecycle::stop)).
+    Request,
+    /// A successor accepts in our place.
+    Successor,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The program says it can serve.
+    Ready,
+    /// Stop gracefully; while draining, stop at once.
+    Stop(Cause),
+    /// Stop at once, whatever the phase.
+    Force(Cause),
+    /// Every accept loop has closed its listener.
+    GateClosed,
+    /// Each accepted connection has been read once.
+    Settled,
+    /// Nothing live is left.
+    Idle,
+    /// Each resource is closed, or was passed over.
+    Closed,
+    /// Time passed; nothing else did.
+    Tick,
+    /// A successor asks to take over while this many older generations still drain.
+    TakeoverAsked {
+        /// Generations that still drain, this one not counted.
+        draining: usize,
+    },
+    /// The starting successor failed or went away before it accepted.
+    TakeoverFailed,
+    /// The successor accepts connections.
+    SuccessorAccepting,
+    /// The successor died.
+    SuccessorLost,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Readiness turns green.
+    ShowReady,
+    /// Readiness turns red.
+    ShowNotReady,
+    /// Accept loops may accept.
+    Accept,
+    /// Every HTTP/1.1 answer from now on says `Connection: close`.
+    MarkAnswers,
+    /// Close the listeners; the socket itself lives on in a successor when `shared`.
+    CloseGate {
+        /// Whether another process goes on accepting from the same socket.
+        shared: bool,
+    },
+    /// Report back once each accepted connection has been read once.
+    Settle,
+    /// Tell connections and tasks to finish.
+    TellFinish,
+    /// Cut what is left, at the byte stream.
+    Force,
+    /// Close the resources in order; be done by `until`.
+    CloseResources {
+        /// When closing is passed over, whatever is left.
+        until: Option<Instant>,
+    },
+    /// It is over.
+    Stop(Outcome),
+    /// Let the successor initialise.
+    AdmitSuccessor,
+    /// Turn the successor away.
+    RefuseSuccessor(Refusal),
+    /// The successor is lost: accept again as if nothing had happened.
+    Resume,
+}
+
+/// Why a successor is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The service is not serving (starting, or already on its way out).
+    NotServing,
+    /// Another successor is starting.
+    AnotherStarting,
+    /// As many generations drain as the cap allows.
+    TooManyGenerations,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All work finished and all resources had their time.
+    Finished,
+    /// The deadline came first.
+    DeadlineExceeded,
+    /// A second stop, or a forced one, came first.
+    Forced(Cause),
+}
+
+/// The name of what bounds the present wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// [`Config::lame_duck`].
+    LameDuck,
+    /// [`Config::settle`].
+    Settle,
+    /// [`Config::grace`] less [`Config::reserve`], from the stop on.
+    Deadline,
+    /// [`Config::grace`] while resources close.
+    ClosingDeadline,
+    /// [`Config::after_force`].
+    AfterForce,
+    /// [`Config::probation`].
+    Probation,
+}
+
+/// The durations that bound each wait.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The whole time from stop to force; `None` waits as long as work lasts.
+    pub grace: Option<Duration>,
+    /// The end of the grace period that belongs to closing: work is forced this much earlier.
+    pub reserve: Duration,
+    /// How long to go on accepting after readiness went red.
+    pub lame_duck: Duration,
+    /// How long accepted connections may take to their first read.
+    pub settle: Duration,
+    /// How long closing may still take after a force.
+    pub after_force: Duration,
+    /// How long a successor's death gives the service back.
+    pub probation: Duration,
+    /// The grace period of a drain that a successor caused; `None` lets long work last.
+    pub upgrade_grace: Option<Duration>,
+    /// How many older generations may drain at once.
+    pub max_generations: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Successor {
+    None,
+    Starting,
+    Accepting { probation_until: Instant },
+    Confirmed,
+}
+
+/// The machine. See the [module](self) for how to drive it.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    config: Config,
+    phase: Phase,
+    /// When the present phase must end at the latest, and what bounds it.
+    timer: Option<(Instant, Bound)>,
+    /// When the process is to be gone; fixed when Serving is left.
+    deadline: Option<Instant>,
+    cause: Option<Cause>,
+    forced: Option<Outcome>,
+    successor: Successor,
+    /// Nothing is live, but a successor is still in its probation.
+    idle_in_probation: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Machine {
+    /// A machine in [`Phase::Starting`].
+    pub fn new(config: Config) -> Machine {
+        Machine {
+            config,
+            phase: Phase::Starting,
+            timer: None,
+            deadline: None,
+            cause: None,
+            forced: None,
+            successor: Successor::None,
+            idle_in_probation: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The present phase.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When the process is to be gone, once a stop has begun and unless there is no deadline.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What asked for the stop, once something has.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
+    /// Raises the part of the grace period that belongs to closing. Only before a stop has begun.
+    pub fn set_reserve(&mut self, reserve: Duration) {
+        self.config.reserve = reserve;
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`handle`](Machine::handle) with [`Input::Tick`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let probation = match self.successor {
+            Successor::Accepting { probation_until } => Some(probation_until),
+            Successor::None | Successor::Starting | Successor::Confirmed => None,
+        };
+        [self.timer.map(|(at, _)| at), probation].into_iter().flatten().min()
+    }
+
+    /// What bounds the present wait.
+    pub fn bound(&self) -> Option<Bound> {
+        match (self.timer, self.successor) {
+            (Some((_, bound)), _) => Some(bound),
+            (None, Successor::Accepting { .. }) => Some(Bound::Probation),
+            (None, _) => None,
+        }
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Ready => self.ready(),
+            Input::Stop(cause) => self.stop(now, cause),
+            Input::Force(cause) => self.force(now, Outcome::Forced(cause)),
+            Input::GateClosed => self.gate_closed(now),
+            Input::Settled => self.settled(),
+            Input::Idle => self.idle(now),
+            Input::Closed => self.closed(),
+            Input::Tick => {}
+            Input::TakeoverAsked { draining } => self.takeover_asked(draining),
+            Input::TakeoverFailed => self.takeover_failed(),
+            Input::SuccessorAccepting => self.successor_accepting(now),
+            Input::SuccessorLost => self.successor_lost(),
+        }
+        self.time_passed(now);
+    }
+
+    fn ready(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Serving;
+            self.actions.push_back(Action::Accept);
+            self.actions.push_back(Action::ShowReady);
+        }
+    }
+
+    fn stop(&mut self, now: Instant, cause: Cause) {
+        match self.phase {
+            Phase::Starting => {
+                // Nothing was accepted, so there is no gate to close: tasks finish, resources close.
+                self.fix_deadline(now, cause, self.config.grace);
+                self.finish();
+            }
+            Phase::Serving => {
+                self.abandon_starting_successor();
+                self.fix_deadline(now, cause, self.config.grace);
+                self.actions.push_back(Action::ShowNotReady);
+                self.actions.push_back(Action::MarkAnswers);
+                self.phase = Phase::LameDuck;
+                self.timer = Some((now + self.config.lame_duck, Bound::LameDuck));
+                self.clip_timer();
+            }
+            Phase::LameDuck => self.gate(false),
+            Phase::Draining(_) if self.cause == Some(Cause::Successor) => {
+                // The service moved on to a successor; this stop is the first this generation hears.
+                let grace = self.config.grace;
+                self.bring_deadline_nearer(now, grace);
+                self.cause = Some(cause);
+                self.successor = Successor::Confirmed;
+                if self.idle_in_probation {
+                    self.close(now);
+                }
+            }
+            Phase::Draining(_) | Phase::Closing => self.force(now, Outcome::Forced(cause)),
+            Phase::Stopped => {}
+        }
+    }
+
+    fn fix_deadline(&mut self, now: Instant, cause: Cause, grace: Option<Duration>) {
+        self.cause = Some(cause);
+        self.deadline = grace.map(|grace| now + grace);
+    }
+
+    fn bring_deadline_nearer(&mut self, now: Instant, grace: Option<Duration>) {
+        let asked = grace.map(|grace| now + grace);
+        self.deadline = match (self.deadline, asked) {
+            (Some(fixed), Some(asked)) => Some(fixed.min(asked)),
+            (fixed, asked) => fixed.or(asked),
+        };
+        if let Phase::Draining(_) = self.phase {
+            self.timer = self.timer.filter(|(_, bound)| *bound == Bound::Settle);
+            self.wait_until_deadline();
+            self.clip_timer();
+        }
+    }
+
+    /// When work is cut: the deadline less what closing has reserved.
+    fn force_at(&self) -> Option<Instant> {
+        let deadline = self.deadline?;
+        Some(deadline.checked_sub(self.config.reserve).unwrap_or(deadline))
+    }
+
+    /// No wait lasts longer than the work's deadline.
+    fn clip_timer(&mut self) {
+        if let (Some((at, _)), Some(force_at)) = (self.timer, self.force_at())
+            && force_at < at
+        {
+            self.timer = Some((force_at, Bound::Deadline));
+        }
+    }
+
+    fn wait_until_deadline(&mut self) {
+        if self.timer.is_none() {
+            self.timer = self.force_at().map(|at| (at, Bound::Deadline));
+        }
+    }
+
+    fn gate(&mut self, shared: bool) {
+        self.phase = Phase::Draining(Step::Gate);
+        self.timer = None;
+        self.wait_until_deadline();
+        self.actions.push_back(Action::CloseGate { shared });
+    }
+
+    fn gate_closed(&mut self, now: Instant) {
+        if self.phase == Phase::Draining(Step::Gate) {
+            self.phase = Phase::Draining(Step::Settle);
+            self.timer = Some((now + self.config.settle, Bound::Settle));
+            self.clip_timer();
+            self.actions.push_back(Action::Settle);
+        }
+    }
+
+    fn settled(&mut self) {
+        if self.phase == Phase::Draining(Step::Settle) {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        self.phase = Phase::Draining(Step::Finish);
+        self.timer = None;
+        self.wait_until_deadline();
+        self.actions.push_back(Action::TellFinish);
+    }
+
+    fn idle(&mut self, now: Instant) {
+        if self.phase != Phase::Draining(Step::Finish) {
+            return;
+        }
+        match self.successor {
+            Successor::Accepting { .. } => self.idle_in_probation = true,
+            Successor::None | Successor::Starting | Successor::Confirmed => self.close(now),
+        }
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.phase = Phase::Closing;
+        let until = match self.forced {
+            Some(_) => Some((now + self.config.after_force, Bound::AfterForce)),
+            None => self.deadline.map(|at| (at, Bound::ClosingDeadline)),
+        };
+        // A cut at the deadline less the reserve leaves the reserve to closing.
+        let until = match (self.forced, self.deadline, until) {
+            (Some(Outcome::DeadlineExceeded), Some(deadline), Some((at, bound))) => {
+                Some((at.max(deadline), bound))
+            }
+            (_, _, until) => until,
+        };
+        self.timer = until;
+        self.actions.push_back(Action::CloseResources { until: until.map(|(at, _)| at) });
+    }
+
+    fn closed(&mut self) {
+        if self.phase == Phase::Closing {
+            self.end(self.forced.unwrap_or(Outcome::Finished));
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.phase = Phase::Stopped;
+        self.timer = None;
+        self.actions.push_back(Action::Stop(outcome));
+    }
+
+    fn force(&mut self, now: Instant, outcome: Outcome) {
+        match self.phase {
+            Phase::Stopped => {}
+            // A force while closing: what is still open has had its chance.
+            Phase::Closing => {
+                self.end(outcome);
+            }
+            Phase::Starting | Phase::Serving | Phase::LameDuck | Phase::Draining(_) => {
+                self.abandon_starting_successor();
+                if self.cause.is_none() {
+                    let cause = match outcome {
+                        Outcome::Forced(cause) => cause,
+                        Outcome::Finished | Outcome::DeadlineExceeded => Cause::Request,
+                    };
+                    self.fix_deadline(now, cause, self.config.grace);
+                    self.actions.push_back(Action::ShowNotReady);
+                }
+                self.forced = Some(outcome);
+                self.successor = match self.successor {
+                    Successor::Accepting { .. } => Successor::Confirmed,
+                    other => other,
+                };
+                self.actions.push_back(Action::Force);
+                self.close(now);
+            }
+        }
+    }
+
+    fn time_passed(&mut self, now: Instant) {
+        if let Successor::Accepting { probation_until } = self.successor
+            && probation_until <= now
+        {
+            self.successor = Successor::Confirmed;
+            if self.idle_in_probation {
+                self.close(now);
+            }
+        }
+        // A zero lame duck or an old deadline can expire several waits at one instant.
+        while let Some((at, bound)) = self.timer {
+            if now < at {
+                break;
+            }
+            self.timer = None;
+            match bound {
+                Bound::LameDuck => self.gate(false),
+                Bound::Settle => self.settled(),
+                Bound::Deadline => self.force(now, Outcome::DeadlineExceeded),
+                Bound::ClosingDeadline => self.end(Outcome::DeadlineExceeded),
+                Bound::AfterForce => self.end(self.forced.unwrap_or(Outcome::DeadlineExceeded)),
+                Bound::Probation => {}
+            }
+        }
+    }
+
+    fn takeover_asked(&mut self, draining: usize) {
+        let refusal = if self.phase != Phase::Serving {
+            Some(Refusal::NotServing)
+        } else if self.successor != Successor::None {
+            Some(Refusal::AnotherStarting)
+        } else if draining >= self.config.max_generations {
+            Some(Refusal::TooManyGenerations)
+        } else {
+            None
+        };
+        match refusal {
+            Some(refusal) => self.actions.push_back(Action::RefuseSuccessor(refusal)),
+            None => {
+                self.successor = Successor::Starting;
+                self.actions.push_back(Action::AdmitSuccessor);
+            }
+        }
+    }
+
+    fn takeover_failed(&mut self) {
+        if self.successor == Successor::Starting {
+            self.successor = Successor::None;
+        }
+    }
+
+    /// A stop wins over an upgrade under way: the successor is turned away.
+    fn abandon_starting_successor(&mut self) {
+        if self.successor == Successor::Starting {
+            self.successor = Successor::None;
+            self.actions.push_back(Action::RefuseSuccessor(Refusal::NotServing));
+        }
+    }
+
+    fn successor_accepting(&mut self, now: Instant) {
+        if self.phase == Phase::Serving && self.successor == Successor::Starting {
+            self.successor = Successor::Accepting { probation_until: now + self.config.probation };
+            self.fix_deadline(now, Cause::Successor, self.config.upgrade_grace);
+            self.gate(true);
+        }
+    }
+
+    fn successor_lost(&mut self) {
+        match (self.successor, self.phase) {
+            (Successor::Starting, _) => self.takeover_failed(),
+            (Successor::Accepting { .. }, Phase::Draining(_)) => {
+                self.successor = Successor::None;
+                self.idle_in_probation = false;
+                self.phase = Phase::Serving;
+                self.timer = None;
+                self.deadline = None;
+                self.cause = None;
+                self.actions.push_back(Action::Resume);
+            }
+            (Successor::None | Successor::Accepting { .. } | Successor::Confirmed, _) => {}
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Whether the service asks for traffic: one flag that health endpoints read and tasks can wait on.
+
+use tokio::sync::watch;
+
+/// Whether the service asks for new work, as balancers and orchestrators see it.
+///
+/// Cloning is cheap; all clones see the same state.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    state: watch::Receiver<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Starting,
+    Ready,
+    NotReady,
+}
+
+/// The writing side, held by the lifecycle.
+#[derive(Debug)]
+pub(crate) struct Sign {
+    state: watch::Sender<State>,
+}
+
+impl Sign {
+    pub(crate) fn new() -> Sign {
+        Sign { state: watch::Sender::new(State::Starting) }
+    }
+
+    pub(crate) fn show(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        Readiness { state: self.state.subscribe() }
+    }
+}
+
+impl Readiness {
+    /// Whether the service asks for new work now.
+    pub fn is_ready(&self) -> bool {
+        *self.state.borrow() == State::Ready
+    }
+
+    /// Whether it has ever been ready: what a start-up probe asks.
+    pub fn has_started(&self) -> bool {
+        *self.state.borrow() != State::Starting
+    }
+
+    /// Waits until the service is ready; returns at once if it is.
+    ///
+    /// Ends too, without being ready, when the lifecycle ends first. Cancel safe.
+    pub async fn ready(&mut self) {
+        // An error means the sender is gone: nothing more will change.
+        let _ = self.state.wait_for(|state| *state == State::Ready).await;
+    }
+
+    /// Waits until readiness turns red; returns at once if the service is past it.
+    ///
+    /// Cancel safe.
+    pub async fn not_ready(&mut self) {
+        let _ = self.state.wait_for(|state| *state == State::NotReady).await;
+    }
+}

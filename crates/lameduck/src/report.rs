@@ -1,0 +1,213 @@
+//! Says what happened: what finished, what was cut, and how long each part took.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::closing::{ClosingEnd, ClosingReport};
+use crate::exit;
+use crate::json::{self, Object};
+use crate::phase::{Cause, Outcome};
+use crate::signals;
+use crate::work::{Counts, WorkItem};
+
+/// The account of a stop. `Display` is for people, [`to_json`](Report::to_json) for machines.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What asked for the stop.
+    pub cause: Option<Cause>,
+    /// From the stop to the end.
+    pub took: Duration,
+    /// Each phase that was entered, in order, with its time.
+    pub phases: Vec<(&'static str, Duration)>,
+    /// What finished between the stop and the end.
+    pub finished: Counts,
+    /// What was cut.
+    pub cut: Counts,
+    /// What was cut, by name; [`NAMED_AT_MOST`](crate::work::NAMED_AT_MOST) at most.
+    pub cut_work: Vec<WorkItem>,
+    /// Each resource, in the order of registration.
+    pub resources: Vec<ClosingReport>,
+    /// What panicked since the start.
+    pub panics: Vec<String>,
+    /// Accept errors survived since the start.
+    pub accept_errors: u64,
+    /// How long the async runtime had not answered when it ended; `None` if it answered.
+    pub runtime_blocked: Option<Duration>,
+}
+
+impl Report {
+    /// The exit code, as in the [table](crate::exit).
+    pub fn exit_code(&self) -> u8 {
+        let passed_over = |end: &ClosingEnd| match end {
+            ClosingEnd::Cut | ClosingEnd::NotBegun => true,
+            ClosingEnd::Closed | ClosingEnd::Failed(_) => false,
+        };
+        let failed = |end: &ClosingEnd| matches!(end, ClosingEnd::Failed(_));
+        match self.outcome {
+            Outcome::Forced(Cause::Signal(signal)) => exit::forced_by(signal),
+            Outcome::Forced(Cause::Request | Cause::Successor) | Outcome::DeadlineExceeded => {
+                exit::DEADLINE
+            }
+            Outcome::Finished if self.resources.iter().any(|r| passed_over(&r.end)) => {
+                exit::DEADLINE
+            }
+            Outcome::Finished if self.resources.iter().any(|r| failed(&r.end)) => exit::FAILED,
+            Outcome::Finished if !self.panics.is_empty() => exit::FAILED,
+            Outcome::Finished => exit::OK,
+        }
+    }
+
+    /// The report as one JSON object.
+    pub fn to_json(&self) -> String {
+        let phases = self
+            .phases
+            .iter()
+            .map(|(name, took)| Object::new().string("name", name).millis("ms", *took).end());
+        let cut = self.cut_work.iter().map(work_json);
+        let resources = self.resources.iter().map(|resource| {
+            let (end, error) = match &resource.end {
+                ClosingEnd::Closed => ("closed", None),
+                ClosingEnd::Failed(words) => ("failed", Some(words.as_str())),
+                ClosingEnd::Cut => ("cut", None),
+                ClosingEnd::NotBegun => ("not begun", None),
+            };
+            Object::new()
+                .string("name", &resource.name)
+                .string("end", end)
+                .optional("error", error)
+                .millis("ms", resource.took)
+                .end()
+        });
+        Object::new()
+            .string("event", "report")
+            .string("outcome", outcome_word(self.outcome))
+            .number("exit_code", u64::from(self.exit_code()))
+            .optional("cause", self.cause.map(cause_word).as_deref())
+            .millis("ms", self.took)
+            .array("phases", phases)
+            .raw("finished", &counts_json(&self.finished))
+            .raw("cut", &counts_json(&self.cut))
+            .array("cut_work", cut)
+            .array("resources", resources)
+            .array("panics", self.panics.iter().map(|words| json::quoted(words)))
+            .number("accept_errors", self.accept_errors)
+            .optional_millis("runtime_blocked_ms", self.runtime_blocked)
+            .end()
+    }
+}
+
+fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finished => "finished",
+        Outcome::DeadlineExceeded => "deadline exceeded",
+        Outcome::Forced(_) => "forced",
+    }
+}
+
+/// What asked for a stop, in one word: `SIGTERM`, `request`, `successor`.
+pub(crate) fn cause_word(cause: Cause) -> String {
+    match cause {
+        Cause::Signal(signal) => signals::name(signal),
+        Cause::Request => "request".to_owned(),
+        Cause::Successor => "successor".to_owned(),
+    }
+}
+
+pub(crate) fn counts_json(counts: &Counts) -> String {
+    Object::new()
+        .number("requests", counts.requests as u64)
+        .number("connections", counts.connections as u64)
+        .number("tasks", counts.tasks as u64)
+        .number("blocking", counts.blocking as u64)
+        .end()
+}
+
+pub(crate) fn work_json(item: &WorkItem) -> String {
+    Object::new()
+        .string("kind", item.kind.word())
+        .string("name", &item.name)
+        .optional("peer", item.peer.as_deref())
+        .millis("age_ms", item.age)
+        .end()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.outcome {
+            Outcome::Finished => writeln!(f, "Server exiting")?,
+            Outcome::DeadlineExceeded => {
+                writeln!(f, "Server forced to shutdown: deadline exceeded")?;
+            }
+            Outcome::Forced(cause) => {
+                writeln!(f, "Server forced to shutdown: second stop ({})", cause_word(cause))?;
+            }
+        }
+        let cause = self.cause.map_or_else(|| "nothing".to_owned(), cause_word);
+        write!(f, "  stopped by {cause} in {}:", seconds(self.took))?;
+        for (index, (name, took)) in self.phases.iter().enumerate() {
+            write!(f, "{} {name} {}", if index == 0 { "" } else { "," }, seconds(*took))?;
+        }
+        writeln!(f)?;
+        writeln!(f, "  finished since then: {}", self.finished)?;
+        if self.cut != Counts::default() {
+            writeln!(f, "  cut: {}", self.cut)?;
+            for item in self.cut_work.iter().take(SHOWN) {
+                writeln!(f, "    {item}")?;
+            }
+            if self.cut_work.len() > SHOWN {
+                writeln!(f, "    and {} more", self.cut_work.len() - SHOWN)?;
+            }
+        }
+        for resource in &self.resources {
+            let took = seconds(resource.took);
+            match &resource.end {
+                ClosingEnd::Closed => writeln!(f, "  closed {} in {took}", resource.name)?,
+                ClosingEnd::Failed(words) => {
+                    writeln!(f, "  failed to close {} after {took}: {words}", resource.name)?;
+                }
+                ClosingEnd::Cut => writeln!(f, "  cut closing {} after {took}", resource.name)?,
+                ClosingEnd::NotBegun => writeln!(f, "  no time left to close {}", resource.name)?,
+            }
+        }
+        for words in &self.panics {
+            writeln!(f, "  panicked: {words}")?;
+        }
+        if self.accept_errors > 0 {
+            writeln!(f, "  accept errors survived: {}", self.accept_errors)?;
+        }
+        if let Some(blocked) = self.runtime_blocked {
+            writeln!(
+                f,
+                "  the async runtime was blocked: it had not answered for {}",
+                seconds(blocked)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Pieces of cut work that the human report lists; the JSON report has more.
+const SHOWN: usize = 20;
+
+/// A duration as people read it: `0.4 ms`, `21 ms`, `1.204 s`, `12.3 s`.
+pub(crate) fn seconds(duration: Duration) -> String {
+    let millis = duration.as_secs_f64() * 1000.0;
+    match duration {
+        d if d < Duration::from_millis(10) => format!("{millis:.1} ms"),
+        d if d < Duration::from_secs(1) => format!("{millis:.0} ms"),
+        d if d < Duration::from_secs(10) => format!("{:.3} s", d.as_secs_f64()),
+        d => format!("{:.1} s", d.as_secs_f64()),
+    }
+}
+
+/// The words of a panic, as far as it has any.
+pub(crate) fn panic_words(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,111 @@
+//! Which signal means what.
+//!
+//! | signal | default meaning |
+//! |---|---|
+//! | TERM, INT | stop gracefully; while stopping, stop at once |
+//! | QUIT | stop at once |
+//! | USR1 | print live work |
+//! | HUP | noted and ignored, so that a stray one kills nothing |
+
+use std::collections::BTreeMap;
+
+/// Hang-up, 1.
+pub const HUP: i32 = 1;
+/// Interrupt, 2: Ctrl-C.
+pub const INT: i32 = 2;
+/// Quit, 3: Ctrl-\\.
+pub const QUIT: i32 = 3;
+/// The first user signal, 10 on Linux.
+pub const USR1: i32 = signal_hook::consts::SIGUSR1;
+/// The second user signal, 12 on Linux.
+pub const USR2: i32 = signal_hook::consts::SIGUSR2;
+/// Terminate, 15: what service managers send.
+pub const TERM: i32 = 15;
+
+/// What a signal does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalAction {
+    /// Stop gracefully; while a stop is under way, stop at once.
+    Stop,
+    /// Stop at once.
+    Force,
+    /// Print live work.
+    PrintWork,
+    /// Note it and go on.
+    Ignore,
+}
+
+/// The map from signals to what they do.
+///
+/// ```
+/// use lameduck::signals::{self, SignalAction, Signals};
+///
+/// let map = Signals::default().on(signals::USR2, SignalAction::Stop);
+/// assert!(map.to_string().contains("SIGUSR2"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signals {
+    map: BTreeMap<i32, SignalAction>,
+}
+
+impl Default for Signals {
+    fn default() -> Signals {
+        Signals::none()
+            .on(TERM, SignalAction::Stop)
+            .on(INT, SignalAction::Stop)
+            .on(QUIT, SignalAction::Force)
+            .on(USR1, SignalAction::PrintWork)
+            .on(HUP, SignalAction::Ignore)
+    }
+}
+
+impl Signals {
+    /// No signal at all: the program handles them itself.
+    pub fn none() -> Signals {
+        Signals { map: BTreeMap::new() }
+    }
+
+    /// Adds or changes one signal's meaning.
+    pub fn on(mut self, signal: i32, action: SignalAction) -> Signals {
+        self.map.insert(signal, action);
+        self
+    }
+
+    pub(crate) fn action(&self, signal: i32) -> SignalAction {
+        self.map.get(&signal).copied().unwrap_or(SignalAction::Ignore)
+    }
+
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = i32> + '_ {
+        self.map.keys().copied()
+    }
+}
+
+/// One line a signal.
+impl std::fmt::Display for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (signal, action) in &self.map {
+            let words = match action {
+                SignalAction::Stop => "stop gracefully; a second one stops at once",
+                SignalAction::Force => "stop at once",
+                SignalAction::PrintWork => "print live work",
+                SignalAction::Ignore => "noted and ignored",
+            };
+            writeln!(f, "  {:<8} {words}", name(*signal))?;
+        }
+        Ok(())
+    }
+}
+
+/// A signal's name, such as `SIGTERM`.
+pub fn name(signal: i32) -> String {
+    let word = match signal {
+        HUP => "SIGHUP",
+        INT => "SIGINT",
+        QUIT => "SIGQUIT",
+        TERM => "SIGTERM",
+        n if n == USR1 => "SIGUSR1",
+        n if n == USR2 => "SIGUSR2",
+        n => return format!("signal {n}"),
+    };
+    word.to_owned()
+}

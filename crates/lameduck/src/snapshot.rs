@@ -1,0 +1,67 @@
+//! What a service is doing at one moment.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::json::Object;
+use crate::phase::Phase;
+use crate::report::{counts_json, seconds, work_json};
+use crate::work::{Counts, WorkItem};
+
+/// A service at one moment: its phase and its live work. Made by [`Lifecycle::snapshot`](crate::Lifecycle::snapshot).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whether it asks for new work.
+    pub ready: bool,
+    /// The process.
+    pub pid: u32,
+    /// The program's version, as given to the builder.
+    pub version: String,
+    /// Since the start.
+    pub uptime: Duration,
+    /// Until the deadline, when a stop is under way and has one.
+    pub left: Option<Duration>,
+    /// How much is live.
+    pub live: Counts,
+    /// What is live, by name; [`NAMED_AT_MOST`](crate::work::NAMED_AT_MOST) at most.
+    pub work: Vec<WorkItem>,
+    /// Requests answered since the start.
+    pub served: u64,
+    /// Accept errors survived since the start.
+    pub accept_errors: u64,
+}
+
+impl Snapshot {
+    /// The snapshot as one JSON object.
+    pub fn to_json(&self) -> String {
+        Object::new()
+            .string("phase", &self.phase.to_string())
+            .flag("ready", self.ready)
+            .number("pid", u64::from(self.pid))
+            .string("version", &self.version)
+            .millis("uptime_ms", self.uptime)
+            .optional_millis("left_ms", self.left)
+            .raw("live", &counts_json(&self.live))
+            .number("served", self.served)
+            .number("accept_errors", self.accept_errors)
+            .array("work", self.work.iter().map(work_json))
+            .end()
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: live work: {}", self.phase, self.live)?;
+        if let Some(left) = self.left {
+            write!(f, " ({} left)", seconds(left))?;
+        }
+        writeln!(f)?;
+        for item in &self.work {
+            writeln!(f, "  {item}")?;
+        }
+        Ok(())
+    }
+}
