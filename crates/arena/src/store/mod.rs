@@ -27,6 +27,7 @@ pub(crate) use self::sqlite::Sqlite;
 pub use self::url::DatabaseUrl;
 
 use crate::Error;
+use crate::error::system;
 use crate::orders::Order;
 
 /// An open database. Clones share its connections.
@@ -155,7 +156,7 @@ impl std::error::Error for StoreError {}
 fn reason(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
-        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Io(error) => system(error),
         sqlx::Error::PoolTimedOut => "no free connection in time".to_owned(),
         other => other.to_string(),
     }

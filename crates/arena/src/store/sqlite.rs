@@ -7,14 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{ConnectOptions, Connection};
 
 use super::url::directory_of;
 use super::{StoreError, migrator, reason};
 use crate::Error;
+use crate::error::system;
 use crate::orders::{Order, Placed};
 
 /// SQLite has one writer at a time; more connections would only wait for each other inside it.
@@ -52,7 +53,12 @@ impl Sqlite {
         let file = prepared
             .map_err(|panic| Error::start(format!("{name}: {panic}"), "report this bug"))??;
         let sqlite = Self::connect(path, name);
-        match sqlite.begin(&file).await {
+        if let File::Found { bytes } = file
+            && bytes <= CHECKED_AT_OPEN_BYTES
+        {
+            sqlite.inspect(path).await?;
+        }
+        match sqlite.begin().await {
             Ok(()) => Ok(sqlite),
             Err(error) => {
                 sqlite.writer.close().await;
@@ -87,20 +93,25 @@ impl Sqlite {
         }
     }
 
-    /// Checks the file, proves that it can be written, and brings its tables up to date.
-    async fn begin(&self, file: &File) -> Result<(), Error> {
+    /// Reads the file through for damage.
+    ///
+    /// Without a log beside it nobody has it open, and it is read as it lies there: a file that is refused is left
+    /// untouched, with nothing beside it. With a log it is whole only together with that.
+    async fn inspect(&self, path: &Path) -> Result<(), Error> {
+        let alone = ["-wal", "-journal"].iter().all(|suffix| !beside(path, suffix).exists());
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT);
+        let options = options.immutable(alone).read_only(alone).disable_statement_logging();
+        let mut connection = options.connect().await.map_err(|error| self.unusable(&error))?;
+        let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
+        let closed = connection.close().await;
+        let verdict: String = verdict.map_err(|error| self.unusable(&error))?;
+        closed.map_err(|error| self.unusable(&error))?;
+        if verdict == "ok" { Ok(()) } else { Err(self.damaged(&verdict)) }
+    }
+
+    /// Proves that the file can be written, and brings its tables up to date.
+    async fn begin(&self) -> Result<(), Error> {
         let mut connection = self.writer.acquire().await.map_err(|error| self.unusable(&error))?;
-        if let File::Found { bytes } = *file
-            && bytes <= CHECKED_AT_OPEN_BYTES
-        {
-            let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(|error| self.unusable(&error))?;
-            if verdict != "ok" {
-                return Err(self.damaged(&verdict));
-            }
-        }
         for statement in ["BEGIN IMMEDIATE", "ROLLBACK"] {
             sqlx::query(statement)
                 .execute(&mut *connection)
@@ -316,17 +327,22 @@ fn no_access(what: &str, path: &Path, error: &std::io::Error) -> Error {
         ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only: name another path",
         _ => "name another path",
     };
-    Error::start(format!("cannot {what} database sqlite:{}: {error}", path.display()), hint)
+    let message = format!("cannot {what} database sqlite:{}: {}", path.display(), system(error));
+    Error::start(message, hint)
 }
 
 /// Takes back a file that this start created and could not use, with what SQLite put beside it.
 fn remove(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
         // What cannot be removed stays: the start has failed with a better message already.
-        let _ = std::fs::remove_file(PathBuf::from(file));
+        let _ = std::fs::remove_file(beside(path, suffix));
     }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut file = path.as_os_str().to_owned();
+    file.push(suffix);
+    file.into()
 }
 
 /// The first order of each id as a JSON array of `[id, item, quantity]`.

@@ -90,7 +90,10 @@ async fn a_damaged_page_is_found_at_the_start() {
     assert!(bytes > 8 * 4096, "the orders fill several pages");
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[0xa5; 4096], bytes - 2 * 4096).unwrap();
+    let damaged = fs::read(&path).unwrap();
     check(&path, "database sqlite:PATH is damaged", "restore it from a backup").await;
+    assert_eq!(files_of(&path), ["db"]);
+    assert!(fs::read(&path).unwrap() == damaged, "a refused file is left as it was");
 }
 
 #[tokio::test]
