@@ -1,9 +1,14 @@
 //! `lameduck serve`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::complaint::Complaint;
 use crate::flags::Serve;
+
+/// How long the worker threads may take to let go of what is left once everything that was awaited has ended: the
+/// admin server with its socket. A blocking call that hangs does not hold the exit beyond it.
+const LET_GO: Duration = Duration::from_millis(100);
 
 /// Runs the reference service until it has stopped.
 pub fn run(flags: Serve) -> Result<ExitCode, Complaint> {
@@ -18,7 +23,6 @@ pub fn run(flags: Serve) -> Result<ExitCode, Complaint> {
         )
     })?;
     let ended = runtime.block_on(arena::run(flags.into()));
-    // Everything that was awaited has ended; a blocking call that was cut must not hold the exit.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LET_GO);
     Ok(ExitCode::from(ended?.code()))
 }

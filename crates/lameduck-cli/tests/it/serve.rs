@@ -85,7 +85,7 @@ fn orders_are_kept_by_a_postgresql_too() {
 fn it_listens_wherever_it_is_told() {
     let place = Place::new();
     let listen = [("LAMEDUCK_LISTEN", "127.0.0.1:0,[::1]:0,unix:x.sock"), ("LAMEDUCK_SLOW", "1ms")];
-    let mut service = Running::start_with(&place, &["--admin", ANY], &listen);
+    let mut service = Running::start_with(&place, &["--admin", "unix:admin.sock"], &listen);
     for number in 1..=3 {
         let address = service.address();
         assert_eq!(json(&address, &place, "GET /a", ""), (200, value!({ "num": number })));
@@ -98,7 +98,8 @@ fn it_listens_wherever_it_is_told() {
     assert_eq!(status, 200);
     assert!(metrics.contains("\narena_counter 3\n"), "{metrics}");
     assert_eq!(service.stop(), Some(0), "{:#?}", service.log);
-    assert!(!place.path("x.sock").exists());
+    let sockets = ["x.sock", "admin.sock"].map(|socket| place.path(socket).exists());
+    assert_eq!(sockets, [false, false], "a socket's path was left behind");
 }
 
 #[test]
