@@ -1,1 +1,44 @@
-//! PLACEHOLDER
+//! Tells the fate of every request at a stop or an upgrade of a server, in any language, from outside.
+//!
+//! The clients here are *careful*: they never retry, and they look for a close before they reuse a
+//! connection. So each loss they report is the server's, and each has exactly one class
+//! ([`Fate`](fate::Fate)); classes are never merged.
+//!
+//! ```no_run
+//! use lameduck_verify::load::{Load, Mode, Until};
+//! use lameduck_verify::target::{Ready, Signal, Target, free_address};
+//! use std::time::Duration;
+//!
+//! let address = free_address()?;
+//! let mut server = Target::command("my-server")
+//!     .arg(address.to_string())
+//!     .ready(Ready::Tcp(address))
+//!     .start()?;
+//! let load = Load::new(format!("http://{address}/").parse()?, Mode::KeepAlive)
+//!     .connections(32)
+//!     .until(Until::Gone { at_most: Duration::from_secs(30) })
+//!     .start()?;
+//! load.wait_flowing(Duration::from_secs(10))?;
+//! server.signal(Signal::TERM)?;
+//! let report = load.finish();
+//! assert_eq!(report.lost(), 0, "{report}");
+//! assert_eq!(server.wait(Duration::from_secs(10))?.code, Some(0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`fate`] | what became of a request, and the count of each fate |
+//! | [`answer`] | reads HTTP/1.1 answers from bytes; no sockets, no clock |
+//! | [`load`] | closed-loop clients over HTTP/1.1 and HTTP/2 |
+//! | [`target`] | a server process: started, signalled, waited for, and surely gone afterwards |
+//! | [`probe`] | connections in delicate states, and what came of each, byte by byte |
+//!
+//! It runs on Linux: it reads `/proc` and waits on process descriptors.
+
+pub mod address;
+pub mod answer;
+pub mod fate;
+pub mod load;
+pub mod probe;
+pub mod target;

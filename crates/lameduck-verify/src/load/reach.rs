@@ -1,0 +1,64 @@
+//! Establishing connections: what a failure means, and when a server counts as gone.
+
+use super::stream::Stream;
+use super::{CONNECT_LIMIT, Part, REFUSED_PAUSE, Until};
+use crate::fate::Fate;
+use std::io;
+use std::time::Instant;
+
+/// The refusals in a row that one client met.
+#[derive(Default)]
+pub(super) struct Refusals {
+    count: u32,
+    since: Option<Instant>,
+}
+
+/// No connection; what the client does now.
+pub(super) enum Unreached {
+    /// It tries again.
+    Again,
+    /// Its run is over.
+    Over,
+}
+
+impl Refusals {
+    /// A new connection, or what its absence means. Records a failure and pauses after it.
+    pub(super) async fn connect(&mut self, part: &Part) -> Result<Stream, Unreached> {
+        let attempt = Stream::connect(&part.load.place.address);
+        let (fate, detail) = match tokio::time::timeout(CONNECT_LIMIT, attempt).await {
+            Ok(Ok(stream)) => {
+                *self = Refusals::default();
+                part.ledger.borrow_mut().connections.opened += 1;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => (fate_of(&error), format!("connect: {error}")),
+            Err(_) => (Fate::ConnectTimedOut, format!("no connection within {CONNECT_LIMIT:?}")),
+        };
+        part.ledger.borrow_mut().failed(fate, part.client, 0, || detail);
+        if fate == Fate::Refused && self.is_gone(part.load.until) {
+            return Err(Unreached::Over);
+        }
+        tokio::time::sleep(REFUSED_PAUSE).await;
+        Err(Unreached::Again)
+    }
+
+    fn is_gone(&mut self, until: Until) -> bool {
+        self.count += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        match until {
+            Until::Elapsed(_) => false,
+            Until::Gone { .. } => {
+                self.count >= Until::GONE_REFUSALS && since.elapsed() >= Until::GONE_TIME
+            }
+        }
+    }
+}
+
+fn fate_of(error: &io::Error) -> Fate {
+    match error.kind() {
+        // The path of a Unix socket that was removed is a closed door as well.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Fate::Refused,
+        io::ErrorKind::TimedOut => Fate::ConnectTimedOut,
+        _ => Fate::ConnectFailed,
+    }
+}

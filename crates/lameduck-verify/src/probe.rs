@@ -1,0 +1,330 @@
+//! Connections in delicate states, and what came of each, byte by byte.
+//!
+//! A [`Wire`] is one bare connection. The functions of the submodules bring wires into a state; [`watch`]
+//! then reads any number of them until they are answered or closed, and knows when each byte and each close
+//! came. Nothing here retries, and nothing is hidden.
+//!
+//! ```no_run
+//! use lameduck_verify::address::Place;
+//! use lameduck_verify::probe::{self, Until, fates};
+//! use lameduck_verify::target::{Ready, Signal, Target};
+//! use std::time::Duration;
+//!
+//! let place: Place = "http://127.0.0.1:8080/b".parse()?;
+//! let mut server = Target::command("my-server").ready(Ready::Stderr("listening".into())).start()?;
+//! // Fifty requests in the accept queue when the stop comes.
+//! let mut wires = probe::http1::backlog(&mut server, &place, 50)?;
+//! server.signal(Signal::TERM)?;
+//! server.thaw()?;
+//! probe::watch(&mut wires, Until::Closed, Duration::from_secs(10))?;
+//! assert_eq!(fates(&wires).lost(), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod http1;
+pub mod http2;
+mod watch;
+
+pub use watch::{Until, watch};
+
+use crate::address::Address;
+use crate::answer::{Answer, Head};
+use crate::fate::{Fate, Tally};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// How long a connection may take to be established.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long one write may take: a peer that does not read must not hold the tester.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What one read may take.
+const READ_BYTES: usize = 16 * 1024;
+
+/// So many received bytes of a wire are kept to be looked at; all are counted.
+pub const KEPT_BYTES: usize = 64 * 1024;
+
+/// One bare connection, with everything that came over it.
+#[derive(Debug)]
+pub struct Wire {
+    socket: Socket,
+    /// One for each request written in full; says whether the wire had been answered before.
+    requests: Vec<Use>,
+    heads: Vec<Head>,
+    current: Answer,
+    malformed: Option<&'static str>,
+    received: Vec<u8>,
+    received_bytes: u64,
+    first_byte: Option<Instant>,
+    last_byte: Option<Instant>,
+    end: End,
+    ended: Option<Instant>,
+}
+
+/// Whether a request was the first on its wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Fresh,
+    Reused,
+}
+
+/// How the peer's side of a wire ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is open.
+    Open,
+    /// A clean end of file.
+    Eof,
+    /// A reset.
+    Reset,
+}
+
+impl Wire {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Names the address. The kind tells a refusal.
+    pub fn connect(address: &Address) -> io::Result<Wire> {
+        Wire::connect_with(address, |_| Ok(()))
+    }
+
+    /// Connects with a small receive buffer, so that a peer's writes stop soon when nobody reads.
+    pub fn connect_with_receive_buffer(address: &Address, bytes: usize) -> io::Result<Wire> {
+        // Before the connection is made: the window is agreed on with the first segments.
+        Wire::connect_with(address, |socket| socket.set_recv_buffer_size(bytes))
+    }
+
+    fn connect_with(
+        address: &Address,
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Wire> {
+        let connected = match address {
+            Address::Tcp(address) => Socket::new(Domain::for_address(*address), Type::STREAM, None)
+                .and_then(|socket| {
+                    prepare(&socket)?;
+                    socket.connect_timeout(&SockAddr::from(*address), CONNECT_LIMIT)?;
+                    socket.set_tcp_nodelay(true)?;
+                    Ok(socket)
+                }),
+            Address::Unix(path) => {
+                Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+                    prepare(&socket)?;
+                    socket.connect(&SockAddr::unix(path)?)?;
+                    Ok(socket)
+                })
+            }
+        };
+        let ready = connected.and_then(|socket| {
+            socket.set_write_timeout(Some(WRITE_LIMIT))?;
+            Ok(socket)
+        });
+        let socket = ready.map_err(|error| {
+            io::Error::new(error.kind(), format!("connect to {address}: {error}"))
+        })?;
+        Ok(Wire {
+            socket,
+            requests: Vec::new(),
+            heads: Vec::new(),
+            current: Answer::default(),
+            malformed: None,
+            received: Vec::new(),
+            received_bytes: 0,
+            first_byte: None,
+            last_byte: None,
+            end: End::Open,
+            ended: None,
+        })
+    }
+
+    /// Writes bytes that do not end a request.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
+    /// Writes bytes that end one more HTTP/1.1 request, whose answer is then awaited. A failed write is not
+    /// an error here: the fate of the request tells.
+    pub fn request(&mut self, bytes: &[u8]) {
+        self.requests_in_one_write(bytes, 1);
+    }
+
+    /// As [`request`](Wire::request), with bytes that end `count` requests.
+    pub fn requests_in_one_write(&mut self, bytes: &[u8], count: usize) {
+        let first = if self.heads.is_empty() { Use::Fresh } else { Use::Reused };
+        self.requests.extend(std::iter::repeat_n(first, count));
+        if let Err(error) = self.socket.write_all(bytes) {
+            self.note_write_error(&error);
+        }
+    }
+
+    /// Says that nothing more will be written (FIN).
+    pub fn half_close(&self) -> io::Result<()> {
+        self.socket.shutdown(std::net::Shutdown::Write)
+    }
+
+    /// Closes with a reset, as a client does that vanishes.
+    pub fn reset(self) -> io::Result<()> {
+        self.socket.set_linger(Some(Duration::ZERO))
+    }
+
+    /// Another handle of the same socket, to write from another thread.
+    fn writer(&self) -> io::Result<Socket> {
+        self.socket.try_clone()
+    }
+
+    /// The heads of the answers that came in full, in their order.
+    pub fn answers(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// Each request has its whole answer.
+    pub fn is_answered(&self) -> bool {
+        self.heads.len() >= self.requests.len()
+    }
+
+    /// Bytes received, up to [`KEPT_BYTES`].
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// How many bytes were received.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// When the first byte was read.
+    pub fn first_byte(&self) -> Option<Instant> {
+        self.first_byte
+    }
+
+    /// When the last byte was read.
+    pub fn last_byte(&self) -> Option<Instant> {
+        self.last_byte
+    }
+
+    /// How the peer's side ended.
+    pub fn end(&self) -> End {
+        self.end
+    }
+
+    /// When the end was read.
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended
+    }
+
+    /// What became of each request on this wire, in their order.
+    pub fn fates(&self) -> Vec<Fate> {
+        let each = self.requests.iter().enumerate();
+        each.map(|(place, used)| self.fate(place, *used)).collect()
+    }
+
+    fn fate(&self, place: usize, used: Use) -> Fate {
+        if let Some(head) = self.heads.get(place) {
+            return Fate::of_status(head.status);
+        }
+        let has_begun = place == self.heads.len() && self.current.has_begun();
+        match (self.malformed, self.end, has_begun) {
+            (Some(_), _, _) => Fate::Malformed,
+            (None, End::Open, _) => Fate::TimedOut,
+            (None, End::Eof, true) => Fate::Truncated,
+            (None, End::Reset, true) => Fate::ResetMidResponse,
+            (None, End::Eof | End::Reset, false) if used == Use::Reused => Fate::IdleCloseRace,
+            (None, End::Eof, false) => Fate::EofBeforeResponse,
+            (None, End::Reset, false) => Fate::ResetBeforeResponse,
+        }
+    }
+
+    /// Waits up to `limit` for bytes or an end, and reads once; says whether anything came.
+    fn read_some(&mut self, limit: Duration) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let limit = Timespec::try_from(limit).ok();
+        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], limit.as_ref())? == 0 {
+            return Ok(false);
+        }
+        self.read_once(&mut [0; READ_BYTES]);
+        Ok(true)
+    }
+
+    /// Reads once. For a wire that [`watch`] found readable it does not block.
+    fn read_once(&mut self, buffer: &mut [u8]) {
+        match self.socket.read(buffer) {
+            Ok(0) => {
+                if self.current.end_of_file() {
+                    self.complete();
+                }
+                self.note_end(End::Eof);
+            }
+            Ok(count) => self.take(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.note_end(End::Reset),
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let now = Instant::now();
+        self.first_byte.get_or_insert(now);
+        self.last_byte = Some(now);
+        self.received_bytes += bytes.len() as u64;
+        let room = KEPT_BYTES.saturating_sub(self.received.len());
+        self.received.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let mut rest = bytes;
+        // On a wire without HTTP/1.1 requests (HTTP/2, silent) there is nothing to be read as an answer.
+        while !rest.is_empty() && self.malformed.is_none() && !self.requests.is_empty() {
+            match self.current.feed(rest) {
+                Ok(used) => rest = &rest[used..],
+                Err(malformed) => self.malformed = Some(malformed.0),
+            }
+            if self.current.is_complete() {
+                self.complete();
+            }
+        }
+    }
+
+    fn complete(&mut self) {
+        self.heads.extend(self.current.head());
+        self.current.clear();
+    }
+
+    fn note_write_error(&mut self, error: &io::Error) {
+        // What the peer wrote before it closed can still be read, and tells more than the failed write.
+        let is_reset =
+            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        if !is_reset {
+            self.malformed.get_or_insert("the request could not be written");
+        }
+    }
+
+    fn note_end(&mut self, end: End) {
+        self.end = end;
+        self.ended = Some(Instant::now());
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The fates of all requests on these wires.
+pub fn fates<'a>(wires: impl IntoIterator<Item = &'a Wire>) -> Tally {
+    wires.into_iter().flat_map(Wire::fates).collect()
+}
+
+/// How many of these wires ended this way.
+pub fn ended(wires: &[Wire], end: End) -> usize {
+    wires.iter().filter(|wire| wire.end == end).count()
+}
+
+/// Raises the limit of open files of this process to the most it is allowed, and says what it is now.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it is not allowed, the limit stays, and the caller sees that.
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}

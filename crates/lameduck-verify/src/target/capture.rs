@@ -1,0 +1,95 @@
+//! What a process writes, read by a thread so that the process never waits for a reader.
+
+use std::io::Read;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// So much is kept of a stream; what comes later is read and thrown away, so that a chatty server neither
+/// blocks nor fills the memory of the tester.
+const CAPTURE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A stream that is read to its end in the background.
+#[derive(Clone, Debug)]
+pub(super) struct Capture {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    /// The other end is closed everywhere.
+    closed: bool,
+}
+
+impl Capture {
+    /// Reads `stream`; one that is absent has ended.
+    pub(super) fn of(stream: Option<impl Read + Send + 'static>) -> Capture {
+        let state = State { bytes: Vec::new(), closed: stream.is_none() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        if let Some(stream) = stream {
+            let shared = shared.clone();
+            // The thread ends with the last process that holds the other end. Nobody waits for it: a
+            // descendant that outlives the server must not hold up the tester.
+            std::thread::spawn(move || shared.read(stream));
+        }
+        Capture { shared }
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
+    }
+
+    /// The first whole line with `text`, or why there is none.
+    pub(super) fn wait_line(&self, text: &str, limit: Duration) -> Result<String, &'static str> {
+        let is_absent = |state: &mut State| !state.closed && line(&state.bytes, text).is_none();
+        let state = self.shared.lock();
+        let waited = self.shared.changed.wait_timeout_while(state, limit, is_absent);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        match line(&state.bytes, text) {
+            Some(line) => Ok(line),
+            None if timeout.timed_out() => Err("in time it did not say"),
+            None => Err("it ended and never said"),
+        }
+    }
+
+    /// Waits for the end of the stream; says whether it came.
+    pub(super) fn wait_closed(&self, limit: Duration) -> bool {
+        let state = self.shared.lock();
+        let waited = self.shared.changed.wait_timeout_while(state, limit, |state| !state.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, mut stream: impl Read) {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            // An error on a pipe is as final as its end.
+            let count = stream.read(&mut buffer).unwrap_or(0);
+            let mut state = self.lock();
+            let room = CAPTURE_BYTES.saturating_sub(state.bytes.len());
+            state.bytes.extend_from_slice(&buffer[..count.min(room)]);
+            state.closed = count == 0;
+            self.changed.notify_all();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+}
+
+fn line(bytes: &[u8], text: &str) -> Option<String> {
+    let whole = &bytes[..bytes.iter().rposition(|byte| *byte == b'\n')?];
+    let mut lines = whole.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
+    lines.find(|line| line.contains(text)).map(|line| line.trim_end().to_owned())
+}

@@ -1,0 +1,86 @@
+//! What `/proc` says about a process: descriptors, threads, descendants, memory. A process that is gone has
+//! none of them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+/// An open descriptor and what it leads to, as in `(3, "socket:[12345]")`.
+pub fn descriptors(pid: u32) -> Vec<(u32, String)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let named = entries.flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        // It may have been closed since the directory was read.
+        let leads_to = fs::read_link(entry.path()).ok()?;
+        Some((number, leads_to.to_string_lossy().into_owned()))
+    });
+    let mut found: Vec<_> = named.collect();
+    found.sort();
+    found
+}
+
+/// The threads of a process, by their names.
+pub fn threads(pid: u32) -> Vec<String> {
+    let names =
+        tasks(pid).into_iter().filter_map(|task| fs::read_to_string(task.join("comm")).ok());
+    names.map(|name| name.trim_end().to_owned()).collect()
+}
+
+/// Children, their children and so on, parents first. Zombies are among them.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if let Some(Status { parent, .. }) = status(entry.path()) {
+            children.entry(parent).or_default().push(child);
+        }
+    }
+    let mut found = children.remove(&pid).unwrap_or_default();
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        found.extend(children.remove(parent).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// Whether every thread of the process is stopped by a signal (or the process is gone).
+pub fn is_stopped(pid: u32) -> bool {
+    let states = tasks(pid).into_iter().filter_map(status);
+    states.into_iter().all(|status| matches!(status.state, 'T' | 'Z' | 'X'))
+}
+
+/// Whether the process has ended and was not waited for.
+pub fn is_zombie(pid: u32) -> bool {
+    status(format!("/proc/{pid}").into()).is_some_and(|status| status.state == 'Z')
+}
+
+/// Resident memory in KiB, if the process is alive.
+pub fn resident_kib(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    value.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+fn tasks(pid: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+struct Status {
+    state: char,
+    parent: u32,
+}
+
+/// The name in `stat` stands in parentheses and may hold any byte, also `)`: what follows its last one counts.
+fn status(directory: PathBuf) -> Option<Status> {
+    let text = fs::read(directory.join("stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    Some(Status { state, parent })
+}

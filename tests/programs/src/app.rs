@@ -1,0 +1,112 @@
+//! The application every axum-based server here answers with.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body::Frame;
+
+/// One piece of a download: large enough to be quick, small enough that a client which does not
+/// read holds no more than a few of them.
+const PIECE: &[u8] = &[b'x'; 64 * 1024];
+
+/// Longer than any test: a blocked thread stays blocked until the process ends.
+const BLOCKED: Duration = Duration::from_secs(3600);
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// `GET /a` waits (`slow`, or `?ms=`) and counts, `GET /b` counts at once, `POST /orders` answers
+/// with what it was sent, `GET /download?bytes=N` streams, `GET /block` blocks its thread.
+pub fn router(slow: Duration) -> Router {
+    Router::new()
+        .route("/a", get(wait_and_count))
+        .route("/b", get(async || count()))
+        .route("/orders", post(async |body: Bytes| body))
+        .route("/download", get(download))
+        .route("/block", get(block))
+        .with_state(slow)
+}
+
+async fn wait_and_count(State(slow): State<Duration>, RawQuery(query): RawQuery) -> Response {
+    let wait = number(query.as_deref(), "ms").map_or(slow, Duration::from_millis);
+    tokio::time::sleep(wait).await;
+    count()
+}
+
+/// The benchmarked answer: the same few lines for every server compared.
+fn count() -> Response {
+    ([(CONTENT_TYPE, "application/json")], counted()).into_response()
+}
+
+/// Adds one and renders the article's answer.
+pub fn counted() -> String {
+    let num = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+    format!("{{\"num\": {num}}}")
+}
+
+async fn download(RawQuery(query): RawQuery) -> Response {
+    let bytes = number(query.as_deref(), "bytes").unwrap_or(0);
+    Body::new(Pieces { left: bytes }).into_response()
+}
+
+/// Blocks a worker thread on purpose, as a careless handler does.
+async fn block() -> Response {
+    std::thread::sleep(BLOCKED);
+    count()
+}
+
+/// The number a query gives to a key, as in `?ms=300`.
+pub fn number(query: Option<&str>, key: &str) -> Option<u64> {
+    query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+}
+
+/// A body that is made while it is sent: 64 MiB for a client that reads nothing cost no memory.
+struct Pieces {
+    left: u64,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = PIECE.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if length == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= length as u64;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&PIECE[..length])))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn a_query_gives_its_number_or_none() {
+        assert_eq!(number(Some("x=1&ms=300"), "ms"), Some(300));
+        assert_eq!(number(Some("ms=soon"), "ms"), None);
+        assert_eq!(number(Some("msx=1"), "ms"), None);
+        assert_eq!(number(None, "ms"), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! `cargo xtask setup`: the real clients and servers that tests and benches talk to.
+//!
+//! Looks before it installs: where everything is there already, no package manager runs and no
+//! privilege is needed. PostgreSQL is installed here but started by the tests themselves, as a
+//! private cluster of their own.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// How to see, without asking the package manager, that a part is there.
+enum Sign {
+    /// A program on the path (or in the system administrator's directories).
+    Program(&'static str),
+    /// A file of a library.
+    File(&'static str),
+    /// A program in a directory that carries a version: `directory/*/rest`.
+    Versioned { directory: &'static str, rest: &'static str },
+}
+
+struct Part {
+    package: &'static str,
+    sign: Sign,
+    why: &'static str,
+}
+
+const PARTS: &[Part] = &[
+    Part { package: "wrk", sign: Sign::Program("wrk"), why: "HTTP/1.1 load" },
+    Part { package: "nghttp2-client", sign: Sign::Program("h2load"), why: "HTTP/2 load" },
+    Part { package: "nginx-light", sign: Sign::Program("nginx"), why: "a real server" },
+    Part { package: "haproxy", sign: Sign::Program("haproxy"), why: "a real balancer" },
+    Part { package: "golang-go", sign: Sign::Program("go"), why: "builds the Go program" },
+    Part {
+        package: "golang-github-gin-gonic-gin-dev",
+        sign: Sign::File("/usr/share/gocode/src/github.com/gin-gonic/gin/gin.go"),
+        why: "what the Go program is written in",
+    },
+    Part {
+        package: "postgresql",
+        sign: Sign::Versioned { directory: "/usr/lib/postgresql", rest: "bin/initdb" },
+        why: "orders on PostgreSQL",
+    },
+    Part { package: "curl", sign: Sign::Program("curl"), why: "a real client" },
+    Part { package: "python3", sign: Sign::Program("python3"), why: "a real client" },
+    Part { package: "valgrind", sign: Sign::Program("valgrind"), why: "instruction counts" },
+];
+
+/// Installs what is missing; does nothing at all where nothing is.
+pub fn run() -> Result<()> {
+    let missing: Vec<&Part> = PARTS.iter().filter(|part| !part.sign.is_there()).collect();
+    if missing.is_empty() {
+        println!("setup: all {} real parts are installed", PARTS.len());
+        return Ok(());
+    }
+    for part in &missing {
+        println!("setup: {} is missing ({})", part.package, part.why);
+    }
+    let packages: Vec<&str> = missing.iter().map(|part| part.package).collect();
+    let list = packages.join(" ");
+    if shell::find_program("apt-get").is_none() {
+        bail!(
+            "no apt-get on this machine: install the counterparts of these Debian packages: {list}"
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("installing needs root: sudo apt-get install --no-install-recommends {list}");
+    }
+    install(&packages)?;
+    let still: Vec<&str> =
+        missing.iter().filter(|part| !part.sign.is_there()).map(|part| part.package).collect();
+    if !still.is_empty() {
+        bail!("apt-get succeeded, but these are still not to be found: {}", still.join(" "));
+    }
+    Ok(())
+}
+
+/// The package lists of a fresh machine are empty or old: they are fetched only when the first
+/// attempt fails for that reason or another.
+fn install(packages: &[&str]) -> Result<()> {
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend_from_slice(packages);
+    let apt = |arguments: &[&str]| {
+        let mut command = shell::command("apt-get", arguments);
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+        shell::run(&mut command)
+    };
+    match apt(&arguments) {
+        Ok(()) => Ok(()),
+        Err(first) => {
+            println!("setup: {first}; fetching the package lists and trying once more");
+            apt(&["update"])?;
+            apt(&arguments)
+        }
+    }
+}
+
+impl Sign {
+    fn is_there(&self) -> bool {
+        match self {
+            Sign::Program(name) => shell::find_program(name).is_some(),
+            Sign::File(path) => Path::new(path).is_file(),
+            Sign::Versioned { directory, rest } => {
+                let Ok(versions) = std::fs::read_dir(directory) else { return false };
+                versions.flatten().any(|version| version.path().join(rest).is_file())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_exists_is_seen_and_one_that_does_not_is_not() {
+        assert!(Sign::Program("sh").is_there());
+        assert!(!Sign::Program("no-such-program-anywhere").is_there());
+    }
+
+    #[test]
+    fn a_file_below_any_version_counts() {
+        let root = shell::root();
+        let directory: &'static str = Box::leak(root.to_string_lossy().into_owned().into());
+        assert!(Sign::Versioned { directory, rest: "src/main.rs" }.is_there());
+        assert!(!Sign::Versioned { directory, rest: "src/absent.rs" }.is_there());
+    }
+
+    #[test]
+    fn each_part_is_named_once() {
+        let mut packages: Vec<&str> = PARTS.iter().map(|part| part.package).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        assert_eq!(packages.len(), PARTS.len());
+    }
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask test`: the real parts, the build, the doctests, the tests.
+//!
+//! Works with cargo-nextest (one process a test, which the signal tests like best) and without it.
+//! The tests come last, so that the test runner's closing lines close the output as well.
+
+use anyhow::Result;
+
+use crate::{setup, shell};
+
+/// Installs, builds, tests. The README names this command.
+pub fn run() -> Result<()> {
+    setup::run()?;
+    build()?;
+    doctests()?;
+    tests()
+}
+
+/// Everything at once and with the tests' own dependencies, so that a program which a test of
+/// another package starts is there, and no crate is compiled twice for two sets of features.
+pub fn build() -> Result<()> {
+    shell::run(&mut shell::cargo(&["build", "--workspace", "--all-targets", "--all-features"]))
+}
+
+fn doctests() -> Result<()> {
+    shell::run(&mut shell::cargo(&["test", "--quiet", "--workspace", "--all-features", "--doc"]))
+}
+
+fn tests() -> Result<()> {
+    let mut runner = if shell::find_program("cargo-nextest").is_some() {
+        shell::cargo(&["nextest", "run", "--workspace", "--all-targets", "--all-features"])
+    } else {
+        println!("test: cargo-nextest is not installed, so `cargo test` runs the tests");
+        shell::cargo(&["test", "--workspace", "--all-targets", "--all-features", "--no-fail-fast"])
+    };
+    shell::run(&mut runner)
+}
