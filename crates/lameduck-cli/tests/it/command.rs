@@ -3,8 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -13,21 +12,9 @@ use tempfile::TempDir;
 
 /// A command that was asked to fail ends within this, PostgreSQL's connect timeout included.
 pub const RUN_LIMIT: Duration = Duration::from_secs(20);
-/// The account `nobody` of every Linux distribution.
-const NOBODY: u32 = 65_534;
-
-/// An empty directory in which the binary runs as an ordinary user.
+/// An empty directory in which the binary runs without privileges.
 pub struct Place {
     directory: TempDir,
-    user: User,
-}
-
-/// Who runs the binary.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum User {
-    Own,
-    /// The tests run as root, to whom nothing is forbidden.
-    Nobody,
 }
 
 /// How a run ended.
@@ -40,39 +27,23 @@ pub struct Ended {
 
 impl Place {
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let user = match fs::metadata("/proc/self").unwrap().uid() {
-            0 => User::Nobody,
-            _ => User::Own,
-        };
-        let place = Self { directory, user };
-        place.give(Path::new("."));
-        place
+        Self { directory: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Puts a file there that the user of the binary owns.
+    /// Puts a file there.
     pub fn write(&self, name: &str, content: &[u8], mode: u32) {
         fs::write(self.path(name), content).unwrap();
-        self.give(Path::new(name));
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Makes a directory there that the user of the binary owns.
+    /// Makes a directory there.
     pub fn directory(&self, name: &str, mode: u32) {
         fs::create_dir(self.path(name)).unwrap();
-        self.give(Path::new(name));
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn give(&self, name: &Path) {
-        if self.user == User::Nobody {
-            let path = self.directory.path().join(name);
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
     }
 
     /// Everything below the directory with its size, sorted.
@@ -96,11 +67,8 @@ impl Place {
 
     /// The command, with no variable of the caller's that could change what it does.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
+        let mut command = unprivileged(env!("CARGO_BIN_EXE_lameduck"));
         command.env_clear().env("RUST_BACKTRACE", "1").current_dir(self.directory.path());
-        if self.user == User::Nobody {
-            command.uid(NOBODY).gid(NOBODY);
-        }
         command
     }
 
@@ -119,6 +87,18 @@ impl Place {
         };
         Ended { code: child.wait().unwrap().code(), stdout, stderr }
     }
+}
+
+/// Root may do everything, which hides what an ordinary user meets: it is stripped of its capabilities and then only
+/// owns its files. Another user would not do, since it may not be able to reach the binary.
+fn unprivileged(program: &str) -> Command {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return Command::new(program);
+    }
+    // setpriv replaces itself by the program, which so keeps the pid that the tests send signals to.
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--", program]);
+    command
 }
 
 fn kill(child: &mut Child) {
