@@ -110,7 +110,7 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<App, Error> {
 
 /// The library's error and hint, in this service's two lines.
 fn refused(error: lameduck::Error) -> Error {
-    let hint = error.hint().unwrap_or("see `lameduck serve --help`");
+    let hint = error.hint().unwrap_or("choose another one; `lameduck serve --help` shows how");
     let message = format!("cannot {error}");
     if error.is_usage() { Error::usage(message, hint) } else { Error::start(message, hint) }
 }

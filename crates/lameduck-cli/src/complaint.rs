@@ -112,6 +112,11 @@ impl Complaint {
                 };
                 Self::usage(format!("{flag}: no such flag"), hint)
             }
+            ErrorKind::InvalidUtf8 => {
+                let odd = std::env::args_os().find(|argument| argument.to_str().is_none());
+                let odd = odd.map_or_else(|| "an argument".into(), |odd| format!("{odd:?}"));
+                Self::usage(format!("{odd}: not UTF-8"), help)
+            }
             ErrorKind::ArgumentConflict => {
                 Self::usage(format!("{flag} is given twice"), "give it once")
             }

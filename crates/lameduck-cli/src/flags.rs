@@ -38,7 +38,7 @@ fn after_help() -> String {
 
 /// Runs a network service that stops without losing a request.
 #[derive(Debug, Parser)]
-#[command(name = "lameduck", version, disable_help_subcommand = true)]
+#[command(name = "lameduck", version)]
 pub struct Flags {
     #[command(subcommand)]
     pub command: Command,

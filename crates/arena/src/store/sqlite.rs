@@ -200,8 +200,9 @@ impl Sqlite {
 
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         self.readers.close().await;
-        // The first column says that another process kept the log busy: then that one writes it back when it closes.
-        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await;
+        // Passive never waits and never holds a lock that a successor's writes would wait for. Without another process
+        // nothing is in its way, and the close that follows removes the emptied log; with one, the last to close does.
+        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.writer).await;
         self.writer.close().await;
         checkpoint.map_err(|error| self.failed(&error))?;
         match self.readers.size() + self.writer.size() {

@@ -3,6 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use arena::orders::{Order, Orders};
 use arena::store::{DatabaseUrl, Store};
@@ -39,6 +40,34 @@ async fn a_closed_file_is_whole_without_its_log() {
     let store = Store::open(&DatabaseUrl::sqlite(&moved)).await.unwrap();
     assert_eq!(store.count_orders().await, Ok(200));
     store.close().await.unwrap();
+}
+
+/// As after an upgrade: the predecessor closes while its successor reads and writes.
+#[tokio::test]
+async fn a_close_does_not_wait_for_another_process_and_the_last_one_leaves_a_whole_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let url = DatabaseUrl::sqlite(&path);
+    let (first, second) = (Store::open(&url).await.unwrap(), Store::open(&url).await.unwrap());
+    first.raise_counter("requests", 1).await.unwrap();
+
+    let reader = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let reader = sqlx::SqlitePool::connect_with(reader).await.unwrap();
+    let mut reading = reader.begin().await.unwrap();
+    let value = "SELECT value FROM counters";
+    let seen: i64 = sqlx::query_scalar(value).fetch_one(&mut *reading).await.unwrap();
+    second.raise_counter("requests", 2).await.unwrap();
+
+    // SQLite would wait five seconds for the reader; a close that does not is over long before.
+    let closed = tokio::time::timeout(Duration::from_secs(2), first.close()).await;
+    closed.expect("the close waits for nobody").unwrap();
+    second.raise_counter("requests", 3).await.unwrap();
+    assert_eq!((seen, second.counter("requests").await.unwrap()), (1, 3));
+
+    reading.rollback().await.unwrap();
+    reader.close().await;
+    second.close().await.unwrap();
+    assert_eq!(files_of(&path), ["db"]);
 }
 
 #[tokio::test]

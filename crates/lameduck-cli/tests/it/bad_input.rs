@@ -130,6 +130,18 @@ fn a_variable_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn an_argument_that_is_not_utf_8_is_named() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = std::ffi::OsStr::from_bytes(b"x\xff");
+    let place = Place::new();
+    let output = place.command().args(["serve", "--grace"]).arg(odd).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(USAGE), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.starts_with("error: \"x\\xFF\": not UTF-8\nhint: "), "{said}");
+}
+
+#[test]
 fn an_address_in_use_costs_no_database() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
