@@ -1,2 +1,28 @@
 //! The command `lameduck`.
-fn main() {}
+//!
+//! Data goes to standard output, everything else to standard error; the exit code is the result, and a command that
+//! could not do what it was asked says so in one `error:` line and one `hint:` line.
+
+mod complaint;
+mod duration;
+mod flags;
+mod serve;
+
+use std::process::ExitCode;
+
+use flags::{Command, Early};
+
+fn main() -> ExitCode {
+    let result = match flags::read() {
+        Ok(flags) => match flags.command {
+            Command::Serve(serve) => serve::run(serve),
+        },
+        Err(Early::Answer(answer)) => {
+            // A closed pipe (`| head`) has read what it wanted.
+            let _ = answer.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(Early::Complaint(complaint)) => Err(complaint),
+    };
+    result.unwrap_or_else(|complaint| complaint.print())
+}

@@ -1,0 +1,90 @@
+//! What the service answers.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /a` | waits [`App::slow`], then counts one: `{"num":n}` |
+//! | `GET /b` | counts one at once: `{"num":n}` |
+//! | `GET /version` | which program, which generation, which process |
+//! | `POST /orders` | stores an order: 201 new, 200 again, 409 another with that id |
+//! | `GET /orders/{id}`, `GET /orders/count` | what is stored |
+//! | `POST /upload` | reads a body to its end: `{"bytes":n}` |
+//! | `GET /download?bytes=N` | N bytes |
+//!
+//! Everything else is refused in JSON. Sockets that outlive a request (WebSocket, event streams), gRPC and jobs get
+//! a file of their own beside these and one line in [`router`].
+
+pub(crate) mod answer;
+mod transfer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::Uri;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Serialize;
+
+use crate::counter::Counter;
+use crate::orders::{self, Orders};
+
+pub use self::transfer::{CHUNK_BYTES, DOWNLOAD_LIMIT_BYTES, UPLOAD_LIMIT_BYTES, UPLOAD_PAUSE};
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Counts `GET /a` and `GET /b`.
+    pub counter: Arc<Counter>,
+    /// Takes orders.
+    pub orders: Arc<Orders>,
+    /// How long `GET /a` waits before it counts.
+    pub slow: Duration,
+    /// The version `GET /version` tells.
+    pub version: Arc<str>,
+    /// How many upgrades this process is away from the first one, which is 1.
+    pub generation: u64,
+}
+
+/// All routes of the service.
+pub fn router(app: &App) -> Router {
+    let (counter, slow) = (Arc::clone(&app.counter), app.slow);
+    let a = get(move || async move {
+        tokio::time::sleep(slow).await;
+        answer::number(counter.next())
+    });
+    // The measured path: no extractor, no state to clone but one pointer, an answer in two allocations.
+    let counter = Arc::clone(&app.counter);
+    let b = get(move || std::future::ready(answer::number(counter.next())));
+
+    let (program, generation) = (Arc::clone(&app.version), app.generation);
+    let version = get(move || async move {
+        let pid = std::process::id();
+        answer::json(StatusCode::OK, &Version { version: &program, generation, pid })
+    });
+
+    Router::new()
+        .route("/a", a)
+        .route("/b", b)
+        .route("/version", version)
+        .merge(orders::http::router(Arc::clone(&app.orders)))
+        .merge(transfer::router())
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown_path)
+}
+
+#[derive(Serialize)]
+struct Version<'a> {
+    version: &'a str,
+    generation: u64,
+    pid: u32,
+}
+
+async fn unknown_path(uri: Uri) -> Response {
+    answer::refusal(StatusCode::NOT_FOUND, &format!("no such path: {}", uri.path()))
+}
+
+async fn wrong_method(uri: Uri) -> Response {
+    let message = format!("{} does not answer this method", uri.path());
+    answer::refusal(StatusCode::METHOD_NOT_ALLOWED, &message)
+}

@@ -1,0 +1,120 @@
+//! The whole service on a lifecycle: what a program has to do so that its stop loses nothing.
+//!
+//! The order of the start is the order in which things can go wrong without leaving anything behind: sockets first
+//! (an address in use must not cost a database file), then the database, then what uses it. The order of the stop is
+//! the reverse and is said by name: `counter` and `orders` use `database`.
+
+use std::sync::Arc;
+
+use lameduck::{Exit, Lifecycle, Listener};
+
+use crate::config::{Config, Grace};
+use crate::counter::Counter;
+use crate::orders::Orders;
+use crate::routes::{App, router};
+use crate::store::{Store, StoreError};
+use crate::{Error, metrics};
+
+/// The generation of a process that took nothing over from another one.
+const FIRST_GENERATION: u64 = 1;
+
+/// Runs the service until it has stopped, and tells how that went.
+///
+/// # Errors
+///
+/// When it could not start; nothing is left behind then.
+pub async fn run(config: Config) -> Result<Exit, Error> {
+    let life = lifecycle(&config)?;
+    let sockets = Sockets::bind(&life, &config).await?;
+    let app = tokio::select! {
+        app = open(&life, &config) => app?,
+        // A signal while the database keeps us waiting is a stop like any other.
+        exit = life.ended() => return Ok(exit),
+    };
+    sockets.serve(&life, &app)?;
+    Ok(life.run().await)
+}
+
+fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
+    let builder = Lifecycle::builder()
+        .lame_duck(config.lame_duck)
+        .linger(config.linger)
+        .log_format(config.log)
+        .version(&config.version);
+    let builder = match config.grace {
+        Grace::Limited(grace) => builder.grace_period(grace),
+        Grace::Unlimited => builder.no_deadline(),
+    };
+    builder.start().map_err(refused)
+}
+
+/// Every socket of the service, bound but not served.
+struct Sockets {
+    listeners: Vec<Listener>,
+    admin: Option<Listener>,
+}
+
+impl Sockets {
+    async fn bind(life: &Lifecycle, config: &Config) -> Result<Self, Error> {
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            listeners.push(life.listen(address).await.map_err(refused)?);
+        }
+        let admin = match &config.admin {
+            Some(address) => Some(life.listen(address).await.map_err(refused)?),
+            None => None,
+        };
+        Ok(Self { listeners, admin })
+    }
+
+    fn serve(self, life: &Lifecycle, app: &App) -> Result<(), Error> {
+        let router = router(app);
+        for listener in self.listeners {
+            life.log().line("listening", &format!("Listening on {}", listener.address()));
+            life.serve("http", listener, router.clone()).map_err(refused)?;
+        }
+        if let Some(listener) = self.admin {
+            life.log().line("admin", &format!("Admin on {}", listener.address()));
+            let app = app.clone();
+            life.serve_admin(listener, move |text| metrics::write(&app, text)).map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the database and what lives on it, and says in which order they close.
+async fn open(life: &Lifecycle, config: &Config) -> Result<App, Error> {
+    let store = Store::open(&config.database).await?;
+    let last = Counter::stored(&store).await.map_err(unreadable)?;
+    let app = App {
+        counter: Arc::new(Counter::continue_from(last, store.clone())),
+        orders: Arc::new(Orders::start(store.clone())),
+        slow: config.slow,
+        version: config.version.as_str().into(),
+        generation: FIRST_GENERATION,
+    };
+    // No budgets of their own: a budget is taken from the time that requests have to finish, and these three take
+    // milliseconds. Cut short they lose nothing that was acknowledged, since every acknowledged order is committed.
+    let (counter, orders) = (Arc::clone(&app.counter), Arc::clone(&app.orders));
+    life.on_close("database").run(move || async move { store.close().await }).map_err(refused)?;
+    life.on_close("counter")
+        .uses(["database"])
+        .run(move || async move { counter.close().await })
+        .map_err(refused)?;
+    life.on_close("orders")
+        .uses(["database"])
+        .run(move || async move { orders.close().await })
+        .map_err(refused)?;
+    Ok(app)
+}
+
+/// The library's error and hint, in this service's two lines.
+fn refused(error: lameduck::Error) -> Error {
+    let hint = error.hint().unwrap_or("choose another one; `lameduck serve --help` shows how");
+    let message = format!("cannot {error}");
+    if error.is_usage() { Error::usage(message, hint) } else { Error::start(message, hint) }
+}
+
+fn unreadable(error: StoreError) -> Error {
+    Error::start(error.to_string(), "the database answered and then did not: look at its own log")
+}

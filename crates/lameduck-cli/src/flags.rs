@@ -1,0 +1,202 @@
+//! The command line, and the same by environment variables.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use arena::store::DatabaseUrl;
+use arena::{Config, Grace};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use lameduck::LogFormat;
+use lameduck::exit::{DEADLINE, FAILED, OK, USAGE};
+use lameduck::signals::Signals;
+
+use crate::complaint::{BadValue, Complaint};
+use crate::duration;
+
+/// More worker threads than this are a typing mistake.
+const THREADS_LIMIT: usize = 1024;
+
+/// What `--help` tells after the flags; signals and codes come from the library that acts on them.
+fn after_help() -> String {
+    let signals = Signals::default();
+    let codes = [
+        (OK.to_string(), "everything finished"),
+        (FAILED.to_string(), "it could not start or run, or something failed on the way out"),
+        (USAGE.to_string(), "the command line cannot be used"),
+        (DEADLINE.to_string(), "the deadline cut work, which the report names"),
+        ("128+n".to_owned(), "ended at once by signal n"),
+    ];
+    let codes = codes.map(|(code, meaning)| format!("  {code:<8} {meaning}")).join("\n");
+    format!(
+        "Durations are whole numbers with a unit: 250ms, 9s, 1m30s, 1h.\n\
+         Each flag can also be set by its environment variable; the command line wins.\n\n\
+         Signals:\n{signals}\n\
+         Exit codes:\n{codes}"
+    )
+}
+
+/// Runs a network service that stops without losing a request.
+#[derive(Debug, Parser)]
+#[command(name = "lameduck", version)]
+pub struct Flags {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the reference service: a counter, orders and transfers over HTTP/1.1 and HTTP/2.
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after_help())]
+pub struct Serve {
+    /// Listens on this address; repeat it for several. IP:PORT, [IPV6]:PORT or unix:PATH.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "LAMEDUCK_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<String>,
+
+    /// Serves /livez, /readyz, /startupz, /metrics and /status on this address, until the very end.
+    #[arg(long, value_name = "ADDR", env = "LAMEDUCK_ADMIN")]
+    pub admin: Option<String>,
+
+    /// Keeps orders and the counter here: sqlite:PATH or postgres://USER@HOST:PORT/DATABASE.
+    #[arg(long, value_name = "URL", env = "LAMEDUCK_DATABASE", default_value = "sqlite:lameduck.db",
+          hide_env_values = true, value_parser = by(DatabaseUrl::from_str))]
+    pub database: DatabaseUrl,
+
+    /// Ends at the latest this long after the stop, whatever is left; `unlimited` waits as long as work lasts.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_GRACE", default_value = "9s",
+          allow_hyphen_values = true, value_parser = by(grace))]
+    pub grace: Grace,
+
+    /// Goes on accepting this long after the stop while /readyz is red, so that balancers look away first.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_LAME_DUCK", default_value = "0s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub lame_duck: Duration,
+
+    /// Answers an idle kept-alive connection this long into the drain, because a request may be on its way.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_LINGER", default_value = "250ms",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub linger: Duration,
+
+    /// Makes `GET /a` wait this long before it counts.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_SLOW", default_value = "9s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub slow: Duration,
+
+    /// Writes the log and the report as lines for people, or as one JSON object a line.
+    #[arg(long, value_name = "FORMAT", env = "LAMEDUCK_LOG", default_value = "text")]
+    pub log: Format,
+
+    /// Runs this many worker threads [default: one for each processor].
+    #[arg(long, value_name = "N", env = "LAMEDUCK_THREADS", allow_hyphen_values = true, value_parser = by(threads))]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+impl From<Serve> for Config {
+    fn from(flags: Serve) -> Self {
+        Self {
+            listen: flags.listen,
+            admin: flags.admin,
+            database: flags.database,
+            grace: flags.grace,
+            lame_duck: flags.lame_duck,
+            linger: flags.linger,
+            slow: flags.slow,
+            log: match flags.log {
+                Format::Text => LogFormat::Text,
+                Format::Json => LogFormat::Json,
+            },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// What reading the command line comes to when it is not a command to run.
+pub enum Early {
+    /// Help or the version, which was asked for.
+    Answer(clap::Error),
+    Complaint(Complaint),
+}
+
+/// Reads the process's own arguments and environment.
+pub fn read() -> Result<Flags, Early> {
+    Flags::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Early::Answer(error),
+        _ => Early::Complaint(Complaint::from_arguments(&error, variable_behind)),
+    })
+}
+
+/// The environment variable that gave `flag` this value, unless the command line names the flag.
+fn variable_behind(flag: &str, value: &str) -> Option<String> {
+    let named = |given: std::ffi::OsString| {
+        given.to_string_lossy().split('=').next().is_some_and(|name| name == flag)
+    };
+    if std::env::args_os().any(named) {
+        return None;
+    }
+    let commands = Flags::command();
+    let arguments = commands.get_subcommands().flat_map(|command| command.get_arguments());
+    let mut found = arguments.filter(|argument| {
+        argument.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long))
+    });
+    let variable = found.next()?.get_env()?;
+    let set = std::env::var_os(variable)?;
+    (set.to_string_lossy() == value).then(|| variable.to_string_lossy().into_owned())
+}
+
+/// An argument's parser whose errors are [`BadValue`]s.
+fn by<T, E: Into<BadValue>>(
+    parse: impl Fn(&str) -> Result<T, E> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<T, BadValue> + Clone + Send + Sync + 'static {
+    move |text| parse(text).map_err(Into::into)
+}
+
+fn grace(text: &str) -> Result<Grace, BadValue> {
+    match text {
+        "unlimited" => Ok(Grace::Unlimited),
+        _ => duration::parse(text).map(Grace::Limited),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, BadValue> {
+    let number = text.parse().ok().filter(|threads| (1..=THREADS_LIMIT).contains(threads));
+    number.ok_or_else(|| {
+        let hint = format!("write a whole number from 1 to {THREADS_LIMIT}");
+        BadValue::new("not a number of threads", hint)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_flag_the_service_runs_by_its_own_defaults() {
+        let Command::Serve(serve) = Flags::parse_from(["lameduck", "serve"]).command;
+        let version = Config::default().version;
+        assert_eq!(
+            format!("{:?}", Config::from(serve)),
+            format!("{:?}", Config { version, ..Config::default() })
+        );
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Flags::command().debug_assert();
+    }
+}

@@ -1,0 +1,6 @@
+//! The command as people run it: the real binary, its two lines, its exit code, and what it leaves behind.
+
+mod bad_input;
+mod command;
+mod running;
+mod serve;
