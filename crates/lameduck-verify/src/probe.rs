@@ -60,6 +60,8 @@ pub struct Wire {
     received_bytes: u64,
     first_byte: Option<Instant>,
     last_byte: Option<Instant>,
+    /// A write was told of a reset.
+    was_reset: bool,
     end: End,
     ended: Option<Instant>,
 }
@@ -134,6 +136,7 @@ impl Wire {
             received_bytes: 0,
             first_byte: None,
             last_byte: None,
+            was_reset: false,
             end: End::Open,
             ended: None,
         })
@@ -251,7 +254,7 @@ impl Wire {
     fn read_once(&mut self, buffer: &mut [u8]) {
         match self.socket.read(buffer) {
             Ok(0) => {
-                if self.current.end_of_file() {
+                if !self.was_reset && self.current.end_of_file() {
                     self.complete();
                 }
                 self.note_end(End::Eof);
@@ -290,15 +293,26 @@ impl Wire {
 
     fn note_write_error(&mut self, error: &io::Error) {
         // What the peer wrote before it closed can still be read, and tells more than the failed write.
-        let is_reset =
-            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-        if !is_reset {
-            self.malformed.get_or_insert("the request could not be written");
+        match error.kind() {
+            // The kernel reports a reset once. Every later read finds an end of file instead.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.was_reset = true,
+            _ => {
+                self.malformed.get_or_insert("the request could not be written");
+            }
+        }
+    }
+
+    /// As [`note_write_error`](Wire::note_write_error), by a writer beside the reader that may have seen an
+    /// end of file already.
+    fn note_late_write_error(&mut self, error: &io::Error) {
+        self.note_write_error(error);
+        if self.was_reset && self.end == End::Eof {
+            self.end = End::Reset;
         }
     }
 
     fn note_end(&mut self, end: End) {
-        self.end = end;
+        self.end = if self.was_reset { End::Reset } else { end };
         self.ended = Some(Instant::now());
     }
 }

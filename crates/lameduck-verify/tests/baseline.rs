@@ -2,9 +2,12 @@
 
 mod support;
 
+use lameduck_verify::address::Place;
 use lameduck_verify::load::{Load, Mode, Until};
+use lameduck_verify::probe::{self, Wire, watch};
 use std::collections::HashSet;
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +32,30 @@ fn nothing_is_lost_without_an_action() {
             }
         }
     }
+}
+
+#[test]
+fn nothing_is_lost_on_a_unix_socket() {
+    /// One for each client, and the one connection of the probe.
+    const CONNECTIONS: usize = 5;
+    let directory = std::env::temp_dir();
+    let path = directory.join(format!("lameduck-verify-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let accepting = std::thread::spawn(move || {
+        for stream in listener.incoming().take(CONNECTIONS) {
+            std::thread::spawn(move || serve_well(stream.unwrap()));
+        }
+    });
+    let place: Place = format!("unix:{}:/b", path.display()).parse().unwrap();
+    let load = Load::new(place.clone(), Mode::KeepAlive).connections(CONNECTIONS - 1);
+    let load = load.until(Until::Elapsed(Duration::from_millis(100)));
+    let report = load.start().unwrap().finish();
+    assert_eq!((report.lost(), report.tally().not_sent()), (0, 0), "{report}");
+    let mut wire = Wire::connect(&place.address).unwrap();
+    wire.request(&place.get(""));
+    assert!(watch(std::slice::from_mut(&mut wire), probe::Until::Answered, SOON).unwrap());
+    accepting.join().unwrap();
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

@@ -217,16 +217,16 @@ impl Connection {
     }
 
     fn stopped(&mut self, stop: Stop) -> End {
-        let (detail, fate) = match &stop {
-            Stop::Eof if self.answer.end_of_file() => return self.completed(true),
-            Stop::Eof => {
-                let fate = self.fate_of_close(Fate::EofBeforeResponse, Fate::Truncated);
-                ("end of file".to_owned(), fate)
-            }
-            Stop::Error(error) => {
-                let fate = self.fate_of_close(Fate::ResetBeforeResponse, Fate::ResetMidResponse);
-                (error.to_string(), fate)
-            }
+        let is_reset = self.stream.reset_seen().is_set();
+        let detail = match &stop {
+            Stop::Eof if !is_reset && self.answer.end_of_file() => return self.completed(true),
+            Stop::Eof if is_reset => "reset while the request was written".to_owned(),
+            Stop::Eof => "end of file".to_owned(),
+            Stop::Error(error) => error.to_string(),
+        };
+        let fate = match is_reset {
+            true => self.fate_of_close(Fate::ResetBeforeResponse, Fate::ResetMidResponse),
+            false => self.fate_of_close(Fate::EofBeforeResponse, Fate::Truncated),
         };
         End::Failed(fate, format!("{detail} after {} bytes of the body", self.answer.body_bytes()))
     }

@@ -2,14 +2,13 @@
 
 use super::ledger::Connections;
 use super::reach::{Refusals, Unreached};
-use super::stream::{Look, Stream, look};
+use super::stream::{Look, ResetSeen, Stream, look};
 use super::{Part, REFUSED_PAUSE};
 use crate::fate::Fate;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -50,6 +49,7 @@ enum Answers {
 async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bool>]>) -> Answers {
     // A second descriptor of the same socket, to look at it while the connection has the first.
     let socket = stream.as_fd().try_clone_to_owned();
+    let reset = stream.reset_seen();
     let (socket, (send, connection)) = match (socket, h2::client::handshake(stream).await) {
         (Ok(socket), Ok(both)) => (Rc::new(socket), both),
         (Err(error), _) => return unusable(part, &error),
@@ -62,6 +62,7 @@ async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bo
         let streams = Streams {
             part: part.clone(),
             socket: socket.clone(),
+            reset: reset.clone(),
             send: send.clone(),
             seen: seen.clone(),
             answers: 0,
@@ -92,6 +93,7 @@ fn unusable(part: &Part, error: &dyn std::fmt::Display) -> Answers {
 struct Streams {
     part: Rc<Part>,
     socket: Rc<OwnedFd>,
+    reset: ResetSeen,
     send: SendRequest<Bytes>,
     seen: Rc<Seen>,
     answers: u64,
@@ -155,7 +157,7 @@ impl Streams {
     /// The look before a stream is opened: the connection has read what waits, and its peer has not closed.
     async fn is_usable(&mut self) -> bool {
         for _ in 0..LOOKS {
-            match look(self.socket.as_fd()) {
+            match look(self.socket.as_fd(), &self.reset) {
                 Look::Quiet => break,
                 Look::Bytes => tokio::task::yield_now().await,
                 Look::Closed | Look::Reset => {
@@ -179,21 +181,22 @@ impl Streams {
         let opened = self.send.send_request(request, true);
         let (response, _) = opened.map_err(|error| (not_opened(&error), error.to_string()))?;
         self.seen.opened.set(self.seen.opened.get() + 1);
+        let progress = Cell::new(Progress::Nothing);
         let whole = async {
-            let response = response.await.map_err(|error| lost(&error, Progress::Nothing))?;
+            let response = response.await?;
+            progress.set(Progress::Begun);
             let status = response.status().as_u16();
             let mut body = response.into_body();
             while let Some(data) = body.data().await {
-                let data = data.map_err(|error| lost(&error, Progress::Begun))?;
-                let released = body.flow_control().release_capacity(data.len());
-                released.map_err(|error| lost(&error, Progress::Begun))?;
+                body.flow_control().release_capacity(data?.len())?;
             }
-            body.trailers().await.map_err(|error| lost(&error, Progress::Begun))?;
+            body.trailers().await?;
             Ok(status)
         };
         let limit = self.part.load.request_limit;
         let timed_out = || (Fate::TimedOut, format!("no whole answer within {limit:?}"));
-        let status = tokio::time::timeout(limit, whole).await.map_err(|_| timed_out())??;
+        let status = tokio::time::timeout(limit, whole).await.map_err(|_| timed_out())?;
+        let status = status.map_err(|error| lost(&error, progress.get(), &self.reset))?;
         match Fate::of_status(status) {
             Fate::Answered => Ok(()),
             fate => Err((fate, format!("status {status}"))),
@@ -215,29 +218,17 @@ fn not_opened(error: &h2::Error) -> Fate {
 
 /// What an error on an open stream says. The library gives a remote GOAWAY to exactly the streams above its
 /// last stream id; the others go on, and get the end of the connection as an I/O error.
-fn lost(error: &h2::Error, progress: Progress) -> (Fate, String) {
+fn lost(error: &h2::Error, progress: Progress, reset: &ResetSeen) -> (Fate, String) {
     let excluded = (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
         && error.is_remote();
-    let io = error.get_io();
-    let eof = io.is_some_and(is_end_of_file);
-    let fate = match progress {
-        Progress::Nothing if excluded => Fate::GoAwayExcluded,
-        Progress::Nothing if eof => Fate::EofBeforeResponse,
-        Progress::Nothing if io.is_some() => Fate::ResetBeforeResponse,
-        Progress::Begun if eof => Fate::Truncated,
-        Progress::Begun if io.is_some() => Fate::ResetMidResponse,
-        _ if error.is_reset() && error.is_remote() => Fate::StreamReset,
-        _ => Fate::Malformed,
+    let fate = match (progress, error.is_io(), reset.is_set()) {
+        (Progress::Nothing, _, _) if excluded => Fate::GoAwayExcluded,
+        (Progress::Nothing, true, true) => Fate::ResetBeforeResponse,
+        (Progress::Nothing, true, false) => Fate::EofBeforeResponse,
+        (Progress::Begun, true, true) => Fate::ResetMidResponse,
+        (Progress::Begun, true, false) => Fate::Truncated,
+        (_, false, _) if error.is_reset() && error.is_remote() => Fate::StreamReset,
+        (_, false, _) => Fate::Malformed,
     };
     (fate, error.to_string())
-}
-
-/// The library calls an end of file a broken pipe, which is also what a write after a reset gives: only the
-/// text tells them apart.
-fn is_end_of_file(error: &io::Error) -> bool {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => true,
-        io::ErrorKind::BrokenPipe => error.to_string().contains("closed because of a broken pipe"),
-        _ => false,
-    }
 }

@@ -145,6 +145,9 @@ impl Upload {
             let _ = self.wire.half_close();
         }
         let uploaded = self.writer.join().map_err(|_| io::Error::other("the writer panicked"))?;
+        if let Some(error) = &uploaded.error {
+            self.wire.note_late_write_error(error);
+        }
         Ok((self.wire, uploaded))
     }
 }

@@ -16,7 +16,7 @@ impl Guardian {
     /// Guards the process group of this number.
     pub(super) fn of(group: u32) -> io::Result<Guardian> {
         let shell = Command::new("/bin/sh")
-            .args(["-c", r#"read -r _; kill -KILL -- "-$0" 2>/dev/null"#, &group.to_string()])
+            .args(["-c", r#"read -r _; kill -s KILL -- "-$0" 2>/dev/null"#, &group.to_string()])
             // Not in the tester's group: what is typed at the terminal must not end the guardian first.
             .process_group(0)
             .stdin(Stdio::piped())
