@@ -53,7 +53,7 @@ pub enum Mode {
     KeepAlive,
     /// A connection for each `GET`, which says `Connection: close`.
     NewConnection,
-    /// `POST` with `{"id":"…"}`, each id once, on one kept connection.
+    /// `POST` with an order `{"id":"…",…}`, each id once, on one kept connection.
     Post,
     /// `GET` on so many streams at a time, on one HTTP/2 connection with prior knowledge.
     Http2 {

@@ -69,7 +69,7 @@ enum ModeFlag {
     KeepAlive,
     /// A connection for each GET
     NewConnection,
-    /// POST with {"id":"…"}, each id once, on one kept connection
+    /// POST with {"id":"…",…}, each id once, on one kept connection
     Post,
     /// HTTP/2 with prior knowledge, several streams on each connection
     H2,

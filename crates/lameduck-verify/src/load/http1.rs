@@ -60,6 +60,10 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
     }
 }
 
+/// What stands before and after the id in the body of a POST: an order, as the reference service takes it.
+const ORDER_BEFORE: &str = r#"{"id":""#;
+const ORDER_AFTER: &str = r#"","item":"duck","quantity":1}"#;
+
 /// The bytes of a client's requests.
 struct Requests {
     head: String,
@@ -97,9 +101,12 @@ impl Requests {
             bodies.count += 1;
             self.id = format!("{}-{}", bodies.prefix, bodies.count);
             self.bytes.clear();
-            let length = self.id.len() + r#"{"id":""}"#.len();
-            let written =
-                write!(self.bytes, "{}{length}\r\n\r\n{{\"id\":\"{}\"}}", self.head, self.id);
+            let length = ORDER_BEFORE.len() + self.id.len() + ORDER_AFTER.len();
+            let written = write!(
+                self.bytes,
+                "{}{length}\r\n\r\n{ORDER_BEFORE}{}{ORDER_AFTER}",
+                self.head, self.id
+            );
             written.expect("writing to memory does not fail");
         }
         &self.bytes
