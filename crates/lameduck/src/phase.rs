@@ -75,7 +75,7 @@ pub enum Cause {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The program says it can serve.
     Ready,
@@ -107,7 +107,7 @@ pub enum Input {
 }
 
 /// What to do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Readiness turns green.
     ShowReady,
@@ -144,7 +144,7 @@ pub enum Action {
 }
 
 /// Why a successor is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The service is not serving (starting, or already on its way out).
     NotServing,
@@ -155,7 +155,7 @@ pub enum Refusal {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// All work finished and all resources had their time.
     Finished,
@@ -166,7 +166,7 @@ pub enum Outcome {
 }
 
 /// The name of what bounds the present wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// [`Config::lame_duck`].
     LameDuck,
@@ -183,7 +183,7 @@ pub enum Bound {
 }
 
 /// The durations that bound each wait.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// The whole time from stop to force; `None` waits as long as work lasts.
     pub grace: Option<Duration>,
@@ -203,7 +203,7 @@ pub struct Config {
     pub max_generations: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Successor {
     None,
     Starting,
@@ -212,7 +212,7 @@ enum Successor {
 }
 
 /// The machine. See the [module](self) for how to drive it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Machine {
     config: Config,
     phase: Phase,
@@ -564,3 +564,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
