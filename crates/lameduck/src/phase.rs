@@ -271,20 +271,20 @@ impl Machine {
 
     /// When to call [`handle`](Machine::handle) with [`Input::Tick`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let probation = match self.successor {
-            Successor::Accepting { probation_until } => Some(probation_until),
-            Successor::None | Successor::Starting | Successor::Confirmed => None,
-        };
-        [self.timer.map(|(at, _)| at), probation].into_iter().flatten().min()
+        self.next_timer().map(|(at, _)| at)
     }
 
     /// What bounds the present wait.
     pub fn bound(&self) -> Option<Bound> {
-        match (self.timer, self.successor) {
-            (Some((_, bound)), _) => Some(bound),
-            (None, Successor::Accepting { .. }) => Some(Bound::Probation),
-            (None, _) => None,
-        }
+        self.next_timer().map(|(_, bound)| bound)
+    }
+
+    fn next_timer(&self) -> Option<(Instant, Bound)> {
+        let probation = match self.successor {
+            Successor::Accepting { probation_until } => Some((probation_until, Bound::Probation)),
+            Successor::None | Successor::Starting | Successor::Confirmed => None,
+        };
+        [probation, self.timer].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Takes in what happened at `now`.

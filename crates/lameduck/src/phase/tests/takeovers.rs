@@ -39,6 +39,23 @@ fn long_work_stays_with_its_version() {
 }
 
 #[test]
+fn a_takeover_drain_with_a_deadline_cuts_at_it() {
+    check(
+        &Config { upgrade_grace: Some(ms(9000)), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        500ms accepting -> hand-over-gate | gate until 5500ms probation
+        501ms gate-closed -> settle | settle until 601ms settle
+        502ms settled -> tell-finish | finish until 5500ms probation
+        5500ms tick -> | finish until 9500ms deadline
+        9500ms tick -> force close-by-9550ms | closing until 9550ms after-force
+        9550ms closed -> deadline-exceeded | stopped
+        ",
+    );
+}
+
+#[test]
 fn a_successor_that_fails_to_start_changes_nothing() {
     check(
         &config(),
@@ -187,6 +204,21 @@ fn a_successor_lost_in_probation_gives_the_service_back() {
         7001ms gate-closed -> settle | settle until 7101ms settle
         7002ms settled -> tell-finish | finish until 8000ms deadline
         7003ms idle -> close-by-8000ms | closing until 8000ms closing-deadline
+        ",
+    );
+}
+
+#[test]
+fn a_successor_lost_while_settling_gives_the_service_back() {
+    check(
+        &Config { upgrade_grace: Some(ms(9000)), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        500ms accepting -> hand-over-gate | gate until 5500ms probation
+        501ms gate-closed -> settle | settle until 601ms settle
+        502ms lost -> resume | serving
+        503ms settled -> | serving
         ",
     );
 }
