@@ -389,6 +389,10 @@ impl Machine {
         self.phase = Phase::Draining(Step::Gate);
         self.timer = None;
         self.wait_until_deadline();
+        self.close_gate(shared);
+    }
+
+    fn close_gate(&mut self, shared: bool) {
         self.actions.push_back(Action::CloseGate { shared });
     }
 
@@ -469,6 +473,10 @@ impl Machine {
                     };
                     self.fix_deadline(now, cause, self.config.grace);
                     self.actions.push_back(Action::ShowNotReady);
+                }
+                if let Phase::Serving | Phase::LameDuck = self.phase {
+                    // Who comes now would be cut unheard: let the kernel tell them so.
+                    self.close_gate(false);
                 }
                 self.forced = Some(outcome);
                 self.successor = match self.successor {

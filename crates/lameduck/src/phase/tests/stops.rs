@@ -82,6 +82,31 @@ fn a_force_before_ready_ends_at_once() {
 }
 
 #[test]
+fn a_force_while_serving_closes_the_gate_as_well() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        5ms force QUIT -> show-not-ready close-gate force close-by-55ms | closing until 55ms after-force
+        6ms gate-closed -> | closing until 55ms after-force
+        7ms closed -> forced-by-QUIT | stopped
+        ",
+    );
+}
+
+#[test]
+fn a_force_in_the_lame_duck_closes_the_gate_as_well() {
+    check(
+        &Config { lame_duck: ms(300), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms stop TERM -> show-not-ready mark-answers | lame-duck until 310ms lame-duck
+        20ms force QUIT -> close-gate force close-by-70ms | closing until 70ms after-force
+        ",
+    );
+}
+
+#[test]
 fn a_second_stop_forces_at_the_gate() {
     check(
         &config(),
@@ -226,6 +251,31 @@ fn work_that_ends_in_time_leaves_closing_all_that_is_left_of_the_grace_period() 
         13ms settled -> tell-finish | finish until 810ms deadline
         14ms idle -> close-by-1010ms | closing until 1010ms closing-deadline
         1010ms tick -> deadline-exceeded | stopped
+        ",
+    );
+}
+
+/// The driver refuses such a budget before the service starts; the machine must end all the same.
+#[test]
+fn a_reserve_longer_than_the_grace_period_leaves_work_no_time() {
+    check(
+        &Config { reserve: ms(2000), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms stop TERM -> show-not-ready mark-answers close-gate force close-by-1010ms | closing until 1010ms after-force
+        20ms closed -> deadline-exceeded | stopped
+        ",
+    );
+}
+
+#[test]
+fn a_lame_duck_longer_than_the_grace_period_ends_with_it() {
+    check(
+        &Config { lame_duck: ms(2000), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms stop TERM -> show-not-ready mark-answers | lame-duck until 1010ms deadline
+        1010ms tick -> close-gate force close-by-1060ms | closing until 1060ms after-force
         ",
     );
 }

@@ -121,6 +121,18 @@ fn a_stop_wins_over_a_takeover_under_way() {
 }
 
 #[test]
+fn a_force_wins_over_a_takeover_under_way() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        20ms force QUIT -> refuse-not-serving show-not-ready close-gate force close-by-70ms | closing until 70ms after-force
+        ",
+    );
+}
+
+#[test]
 fn a_stop_in_a_takeover_drain_sets_a_deadline_and_a_second_forces() {
     check(
         &config(),
