@@ -117,7 +117,8 @@ pub enum Action {
     Accept,
     /// Every HTTP/1.1 answer from now on says `Connection: close`.
     MarkAnswers,
-    /// Close the listeners; the socket itself lives on in a successor when `shared`.
+    /// Close the listeners and report back with one [`Input::GateClosed`]; the socket itself lives on in a
+    /// successor when `shared`.
     CloseGate {
         /// Whether another process goes on accepting from the same socket.
         shared: bool,
@@ -225,6 +226,9 @@ pub struct Machine {
     successor: Successor,
     /// Nothing is live, but a successor is still in its probation.
     idle_in_probation: bool,
+    /// Gates ordered to close that have not acknowledged. After a rollback and another takeover there can be
+    /// two: the acknowledgement of the first says nothing of the second.
+    gates_awaited: usize,
     actions: VecDeque<Action>,
 }
 
@@ -240,6 +244,7 @@ impl Machine {
             forced: None,
             successor: Successor::None,
             idle_in_probation: false,
+            gates_awaited: 0,
             actions: VecDeque::new(),
         }
     }
@@ -393,11 +398,14 @@ impl Machine {
     }
 
     fn close_gate(&mut self, shared: bool) {
+        self.gates_awaited += 1;
         self.actions.push_back(Action::CloseGate { shared });
     }
 
     fn gate_closed(&mut self, now: Instant) {
-        if self.phase == Phase::Draining(Step::Gate) {
+        let asked = self.gates_awaited > 0;
+        self.gates_awaited = self.gates_awaited.saturating_sub(1);
+        if asked && self.gates_awaited == 0 && self.phase == Phase::Draining(Step::Gate) {
             self.phase = Phase::Draining(Step::Settle);
             self.timer = Some((now + self.config.settle, Bound::Settle));
             self.clip_timer();

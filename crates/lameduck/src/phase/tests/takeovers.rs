@@ -234,3 +234,21 @@ fn a_successor_lost_while_settling_gives_the_service_back() {
         ",
     );
 }
+
+/// The first gate acknowledges only after the service was given back and handed over again.
+#[test]
+fn the_acknowledgement_of_an_earlier_gate_is_not_taken_for_that_of_a_later_one() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        500ms accepting -> hand-over-gate | gate until 5500ms probation
+        501ms lost -> resume | serving
+        502ms asked 0 -> admit | serving
+        503ms accepting -> hand-over-gate | gate until 5503ms probation
+        504ms gate-closed -> | gate until 5503ms probation
+        505ms gate-closed -> settle | settle until 605ms settle
+        ",
+    );
+}
