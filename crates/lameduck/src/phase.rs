@@ -469,9 +469,7 @@ impl Machine {
         match self.phase {
             Phase::Stopped => {}
             // A force while closing: what is still open has had its chance.
-            Phase::Closing => {
-                self.end(outcome);
-            }
+            Phase::Closing => self.end(self.forced.unwrap_or(outcome)),
             Phase::Starting | Phase::Serving | Phase::LameDuck | Phase::Draining(_) => {
                 self.abandon_starting_successor();
                 if self.cause.is_none() {

@@ -324,6 +324,19 @@ fn a_late_driver_takes_every_expired_wait_at_once() {
 }
 
 #[test]
+fn what_cut_the_work_is_the_outcome_even_if_a_signal_ends_the_closing() {
+    check(
+        &Config { reserve: ms(200), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms stop TERM -> show-not-ready mark-answers close-gate | gate until 810ms deadline
+        810ms tick -> force close-by-1010ms | closing until 1010ms after-force
+        820ms stop TERM -> deadline-exceeded | stopped
+        ",
+    );
+}
+
+#[test]
 fn acknowledgements_nobody_asked_for_change_nothing() {
     check(
         &config(),
