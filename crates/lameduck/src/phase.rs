@@ -204,6 +204,33 @@ pub struct Config {
     pub max_generations: usize,
 }
 
+/// No wait is longer than this: an [`Instant`] further away need not exist, and nobody waits for it.
+pub const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// The instant `wait` after `now`, or [`LONGEST`] after it if that is sooner.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(LONGEST)
+}
+
+/// The two instants that bound a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Limits {
+    /// When work is cut: the deadline less what closing has reserved, but never before the stop itself.
+    force: Instant,
+    /// The deadline: when the process is to be gone.
+    gone: Instant,
+}
+
+impl Limits {
+    fn new(now: Instant, grace: Duration, reserve: Duration) -> Limits {
+        Limits { force: after(now, grace.saturating_sub(reserve)), gone: after(now, grace) }
+    }
+
+    fn nearer(self, other: Limits) -> Limits {
+        Limits { force: self.force.min(other.force), gone: self.gone.min(other.gone) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Successor {
     None,
@@ -219,8 +246,8 @@ pub struct Machine {
     phase: Phase,
     /// When the present phase must end at the latest, and what bounds it.
     timer: Option<(Instant, Bound)>,
-    /// When the process is to be gone; fixed when Serving is left.
-    deadline: Option<Instant>,
+    /// Fixed when Serving is left.
+    limits: Option<Limits>,
     cause: Option<Cause>,
     forced: Option<Outcome>,
     successor: Successor,
@@ -239,7 +266,7 @@ impl Machine {
             config,
             phase: Phase::Starting,
             timer: None,
-            deadline: None,
+            limits: None,
             cause: None,
             forced: None,
             successor: Successor::None,
@@ -256,7 +283,7 @@ impl Machine {
 
     /// When the process is to be gone, once a stop has begun and unless there is no deadline.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.limits.map(|limits| limits.gone)
     }
 
     /// What asked for the stop, once something has.
@@ -332,7 +359,7 @@ impl Machine {
                 self.actions.push_back(Action::ShowNotReady);
                 self.actions.push_back(Action::MarkAnswers);
                 self.phase = Phase::LameDuck;
-                self.timer = Some((now + self.config.lame_duck, Bound::LameDuck));
+                self.timer = Some((after(now, self.config.lame_duck), Bound::LameDuck));
                 self.clip_timer();
             }
             Phase::LameDuck => self.gate(false),
@@ -353,13 +380,13 @@ impl Machine {
 
     fn fix_deadline(&mut self, now: Instant, cause: Cause, grace: Option<Duration>) {
         self.cause = Some(cause);
-        self.deadline = grace.map(|grace| now + grace);
+        self.limits = grace.map(|grace| Limits::new(now, grace, self.config.reserve));
     }
 
     fn bring_deadline_nearer(&mut self, now: Instant, grace: Option<Duration>) {
-        let asked = grace.map(|grace| now + grace);
-        self.deadline = match (self.deadline, asked) {
-            (Some(fixed), Some(asked)) => Some(fixed.min(asked)),
+        let asked = grace.map(|grace| Limits::new(now, grace, self.config.reserve));
+        self.limits = match (self.limits, asked) {
+            (Some(fixed), Some(asked)) => Some(fixed.nearer(asked)),
             (fixed, asked) => fixed.or(asked),
         };
         if let Phase::Draining(_) = self.phase {
@@ -369,24 +396,18 @@ impl Machine {
         }
     }
 
-    /// When work is cut: the deadline less what closing has reserved.
-    fn force_at(&self) -> Option<Instant> {
-        let deadline = self.deadline?;
-        Some(deadline.checked_sub(self.config.reserve).unwrap_or(deadline))
-    }
-
     /// No wait lasts longer than the work's deadline.
     fn clip_timer(&mut self) {
-        if let (Some((at, _)), Some(force_at)) = (self.timer, self.force_at())
-            && force_at < at
+        if let (Some((at, _)), Some(limits)) = (self.timer, self.limits)
+            && limits.force < at
         {
-            self.timer = Some((force_at, Bound::Deadline));
+            self.timer = Some((limits.force, Bound::Deadline));
         }
     }
 
     fn wait_until_deadline(&mut self) {
         if self.timer.is_none() {
-            self.timer = self.force_at().map(|at| (at, Bound::Deadline));
+            self.timer = self.limits.map(|limits| (limits.force, Bound::Deadline));
         }
     }
 
@@ -407,7 +428,7 @@ impl Machine {
         self.gates_awaited = self.gates_awaited.saturating_sub(1);
         if asked && self.gates_awaited == 0 && self.phase == Phase::Draining(Step::Gate) {
             self.phase = Phase::Draining(Step::Settle);
-            self.timer = Some((now + self.config.settle, Bound::Settle));
+            self.timer = Some((after(now, self.config.settle), Bound::Settle));
             self.clip_timer();
             self.actions.push_back(Action::Settle);
         }
@@ -439,11 +460,11 @@ impl Machine {
     fn close(&mut self, now: Instant) {
         self.phase = Phase::Closing;
         let until = match self.forced {
-            Some(_) => Some((now + self.config.after_force, Bound::AfterForce)),
-            None => self.deadline.map(|at| (at, Bound::ClosingDeadline)),
+            Some(_) => Some((after(now, self.config.after_force), Bound::AfterForce)),
+            None => self.deadline().map(|at| (at, Bound::ClosingDeadline)),
         };
         // A cut at the deadline less the reserve leaves the reserve to closing.
-        let until = match (self.forced, self.deadline, until) {
+        let until = match (self.forced, self.deadline(), until) {
             (Some(Outcome::DeadlineExceeded), Some(deadline), Some((at, bound))) => {
                 Some((at.max(deadline), bound))
             }
@@ -556,7 +577,8 @@ impl Machine {
 
     fn successor_accepting(&mut self, now: Instant) {
         if self.phase == Phase::Serving && self.successor == Successor::Starting {
-            self.successor = Successor::Accepting { probation_until: now + self.config.probation };
+            let probation_until = after(now, self.config.probation);
+            self.successor = Successor::Accepting { probation_until };
             self.fix_deadline(now, Cause::Successor, self.config.upgrade_grace);
             self.gate(true);
         }
@@ -570,7 +592,7 @@ impl Machine {
                 self.idle_in_probation = false;
                 self.phase = Phase::Serving;
                 self.timer = None;
-                self.deadline = None;
+                self.limits = None;
                 self.cause = None;
                 self.actions.push_back(Action::Resume);
             }

@@ -311,6 +311,37 @@ fn without_a_deadline_a_second_stop_still_ends_the_wait() {
 }
 
 #[test]
+fn durations_beyond_the_clock_are_long_waits() {
+    let forever = std::time::Duration::MAX;
+    let config = Config {
+        grace: Some(forever),
+        settle: forever,
+        after_force: forever,
+        probation: forever,
+        upgrade_grace: Some(forever),
+        ..config()
+    };
+    check(
+        &config,
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        20ms accepting -> hand-over-gate | gate until 946080000020ms probation
+        ",
+    );
+    check(
+        &Config { lame_duck: forever, ..config },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms stop TERM -> show-not-ready mark-answers | lame-duck until 946080000010ms lame-duck
+        20ms stop TERM -> close-gate | gate until 946080000010ms deadline
+        30ms gate-closed -> settle | settle until 946080000010ms deadline
+        40ms settled -> tell-finish | finish until 946080000010ms deadline
+        ",
+    );
+}
+
+#[test]
 fn a_late_driver_takes_every_expired_wait_at_once() {
     check(
         &Config { lame_duck: ms(300), settle: ms(0), ..config() },
