@@ -198,7 +198,8 @@ pub struct Config {
     pub after_force: Duration,
     /// How long a successor's death gives the service back.
     pub probation: Duration,
-    /// The grace period of a drain that a successor caused; `None` lets long work last.
+    /// The grace period of a drain that a successor caused; `None` lets long work last. The drain never ends
+    /// before `probation` does, and leaves `reserve` and `after_force` to closing after that.
     pub upgrade_grace: Option<Duration>,
     /// How many older generations may drain at once.
     pub max_generations: usize,
@@ -579,9 +580,17 @@ impl Machine {
         if self.phase == Phase::Serving && self.successor == Successor::Starting {
             let probation_until = after(now, self.config.probation);
             self.successor = Successor::Accepting { probation_until };
-            self.fix_deadline(now, Cause::Successor, self.config.upgrade_grace);
+            let at_least = self.until_closed_after_probation();
+            let grace = self.config.upgrade_grace.map(|grace| grace.max(at_least));
+            self.fix_deadline(now, Cause::Successor, grace);
             self.gate(true);
         }
+    }
+
+    /// A deadline within probation would take the service with it if the successor died after that.
+    fn until_closed_after_probation(&self) -> Duration {
+        let closing = self.config.reserve.saturating_add(self.config.after_force);
+        self.config.probation.saturating_add(closing)
     }
 
     fn successor_lost(&mut self) {

@@ -56,6 +56,24 @@ fn a_takeover_drain_with_a_deadline_cuts_at_it() {
 }
 
 #[test]
+fn the_deadline_of_a_takeover_drain_leaves_room_for_the_probation() {
+    check(
+        &Config { upgrade_grace: Some(ms(400)), reserve: ms(200), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        # Probation ends at 5500 ms; closing has its reserve and the time after a force beyond that.
+        500ms accepting -> hand-over-gate | gate until 5500ms probation
+        501ms gate-closed -> settle | settle until 601ms settle
+        502ms settled -> tell-finish | finish until 5500ms probation
+        510ms idle -> | finish until 5500ms probation
+        5500ms tick -> close-by-5750ms | closing until 5750ms closing-deadline
+        5501ms closed -> finished | stopped
+        ",
+    );
+}
+
+#[test]
 fn a_successor_that_fails_to_start_changes_nothing() {
     check(
         &config(),
@@ -178,6 +196,21 @@ fn a_stop_ends_the_wait_for_the_end_of_probation() {
         510ms idle -> | finish until 5500ms probation
         600ms stop TERM -> close-by-1600ms | closing until 1600ms closing-deadline
         601ms closed -> finished | stopped
+        ",
+    );
+}
+
+#[test]
+fn a_stop_cannot_move_the_deadline_of_a_takeover_drain_away() {
+    check(
+        &Config { probation: ms(100), upgrade_grace: Some(ms(500)), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        500ms accepting -> hand-over-gate | gate until 600ms probation
+        600ms tick -> | gate until 1000ms deadline
+        700ms stop TERM -> | gate until 1000ms deadline
+        1000ms tick -> force close-by-1050ms | closing until 1050ms after-force
         ",
     );
 }
