@@ -364,10 +364,9 @@ impl Machine {
                 self.clip_timer();
             }
             Phase::LameDuck => self.gate(false),
-            Phase::Draining(_) if self.cause == Some(Cause::Successor) => {
-                // The service moved on to a successor; this stop is the first this generation hears.
-                let grace = self.config.grace;
-                self.bring_deadline_nearer(now, grace);
+            // The service moved on to a successor; this stop is the first this generation hears.
+            Phase::Draining(_) | Phase::Closing if self.cause == Some(Cause::Successor) => {
+                self.bring_deadline_nearer(now);
                 self.cause = Some(cause);
                 self.successor = Successor::Confirmed;
                 if self.idle_in_probation {
@@ -384,16 +383,23 @@ impl Machine {
         self.limits = grace.map(|grace| Limits::new(now, grace, self.config.reserve));
     }
 
-    fn bring_deadline_nearer(&mut self, now: Instant, grace: Option<Duration>) {
-        let asked = grace.map(|grace| Limits::new(now, grace, self.config.reserve));
+    fn bring_deadline_nearer(&mut self, now: Instant) {
+        let asked = self.config.grace.map(|grace| Limits::new(now, grace, self.config.reserve));
         self.limits = match (self.limits, asked) {
             (Some(fixed), Some(asked)) => Some(fixed.nearer(asked)),
             (fixed, asked) => fixed.or(asked),
         };
-        if let Phase::Draining(_) = self.phase {
-            self.timer = self.timer.filter(|(_, bound)| *bound == Bound::Settle);
-            self.wait_until_deadline();
-            self.clip_timer();
+        match self.phase {
+            Phase::Draining(_) => {
+                self.timer = self.timer.filter(|(_, bound)| *bound == Bound::Settle);
+                self.wait_until_deadline();
+                self.clip_timer();
+            }
+            Phase::Closing => {
+                let closing = self.deadline().map(|at| (at, Bound::ClosingDeadline));
+                self.timer = [self.timer, closing].into_iter().flatten().min_by_key(|(at, _)| *at);
+            }
+            Phase::Starting | Phase::Serving | Phase::LameDuck | Phase::Stopped => {}
         }
     }
 
@@ -460,6 +466,7 @@ impl Machine {
 
     fn close(&mut self, now: Instant) {
         self.phase = Phase::Closing;
+        self.idle_in_probation = false;
         let until = match self.forced {
             Some(_) => Some((after(now, self.config.after_force), Bound::AfterForce)),
             None => self.deadline().map(|at| (at, Bound::ClosingDeadline)),
@@ -536,7 +543,9 @@ impl Machine {
                 Bound::LameDuck => self.gate(false),
                 Bound::Settle => self.settled(),
                 Bound::Deadline => self.force(now, Outcome::DeadlineExceeded),
-                Bound::ClosingDeadline => self.end(Outcome::DeadlineExceeded),
+                Bound::ClosingDeadline => {
+                    self.end(self.forced.unwrap_or(Outcome::DeadlineExceeded));
+                }
                 Bound::AfterForce => self.end(self.forced.unwrap_or(Outcome::DeadlineExceeded)),
                 Bound::Probation => {}
             }

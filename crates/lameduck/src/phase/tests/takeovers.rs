@@ -201,6 +201,23 @@ fn a_stop_ends_the_wait_for_the_end_of_probation() {
 }
 
 #[test]
+fn a_first_stop_lets_a_takeover_drain_close_its_resources_and_a_second_does_not() {
+    check(
+        &Config { probation: ms(0), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        500ms accepting -> hand-over-gate | gate
+        501ms gate-closed -> settle | settle until 601ms settle
+        502ms settled -> tell-finish | finish
+        510ms idle -> close-resources | closing
+        600ms stop TERM -> | closing until 1600ms closing-deadline
+        700ms stop TERM -> forced-by-TERM | stopped
+        ",
+    );
+}
+
+#[test]
 fn a_stop_cannot_move_the_deadline_of_a_takeover_drain_away() {
     check(
         &Config { probation: ms(100), upgrade_grace: Some(ms(500)), ..config() },
