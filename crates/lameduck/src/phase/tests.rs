@@ -2,6 +2,7 @@
 //! runs. All three feed the machine through [`Run`], which holds it against its invariants after each step.
 
 mod invariants;
+mod orders;
 mod stops;
 mod takeovers;
 
