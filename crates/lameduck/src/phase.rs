@@ -75,7 +75,7 @@ pub enum Cause {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The program says it can serve.
     Ready,
@@ -107,7 +107,7 @@ pub enum Input {
 }
 
 /// What to do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Readiness turns green.
     ShowReady,
@@ -117,7 +117,8 @@ pub enum Action {
     Accept,
     /// Every HTTP/1.1 answer from now on says `Connection: close`.
     MarkAnswers,
-    /// Close the listeners; the socket itself lives on in a successor when `shared`.
+    /// Close the listeners and report back with one [`Input::GateClosed`]; the socket itself lives on in a
+    /// successor when `shared`.
     CloseGate {
         /// Whether another process goes on accepting from the same socket.
         shared: bool,
@@ -144,7 +145,7 @@ pub enum Action {
 }
 
 /// Why a successor is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The service is not serving (starting, or already on its way out).
     NotServing,
@@ -155,7 +156,7 @@ pub enum Refusal {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// All work finished and all resources had their time.
     Finished,
@@ -166,7 +167,7 @@ pub enum Outcome {
 }
 
 /// The name of what bounds the present wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// [`Config::lame_duck`].
     LameDuck,
@@ -183,7 +184,7 @@ pub enum Bound {
 }
 
 /// The durations that bound each wait.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// The whole time from stop to force; `None` waits as long as work lasts.
     pub grace: Option<Duration>,
@@ -197,13 +198,41 @@ pub struct Config {
     pub after_force: Duration,
     /// How long a successor's death gives the service back.
     pub probation: Duration,
-    /// The grace period of a drain that a successor caused; `None` lets long work last.
+    /// The grace period of a drain that a successor caused; `None` lets long work last. The drain never ends
+    /// before `probation` does, and leaves `reserve` and `after_force` to closing after that.
     pub upgrade_grace: Option<Duration>,
     /// How many older generations may drain at once.
     pub max_generations: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// No wait is longer than this: an [`Instant`] further away need not exist, and nobody waits for it.
+pub const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// The instant `wait` after `now`, or [`LONGEST`] after it if that is sooner.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(LONGEST)
+}
+
+/// The two instants that bound a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Limits {
+    /// When work is cut: the deadline less what closing has reserved, but never before the stop itself.
+    force: Instant,
+    /// The deadline: when the process is to be gone.
+    gone: Instant,
+}
+
+impl Limits {
+    fn new(now: Instant, grace: Duration, reserve: Duration) -> Limits {
+        Limits { force: after(now, grace.saturating_sub(reserve)), gone: after(now, grace) }
+    }
+
+    fn nearer(self, other: Limits) -> Limits {
+        Limits { force: self.force.min(other.force), gone: self.gone.min(other.gone) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Successor {
     None,
     Starting,
@@ -212,19 +241,22 @@ enum Successor {
 }
 
 /// The machine. See the [module](self) for how to drive it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Machine {
     config: Config,
     phase: Phase,
     /// When the present phase must end at the latest, and what bounds it.
     timer: Option<(Instant, Bound)>,
-    /// When the process is to be gone; fixed when Serving is left.
-    deadline: Option<Instant>,
+    /// Fixed when Serving is left.
+    limits: Option<Limits>,
     cause: Option<Cause>,
     forced: Option<Outcome>,
     successor: Successor,
     /// Nothing is live, but a successor is still in its probation.
     idle_in_probation: bool,
+    /// Gates ordered to close that have not acknowledged. After a rollback and another takeover there can be
+    /// two: the acknowledgement of the first says nothing of the second.
+    gates_awaited: usize,
     actions: VecDeque<Action>,
 }
 
@@ -235,11 +267,12 @@ impl Machine {
             config,
             phase: Phase::Starting,
             timer: None,
-            deadline: None,
+            limits: None,
             cause: None,
             forced: None,
             successor: Successor::None,
             idle_in_probation: false,
+            gates_awaited: 0,
             actions: VecDeque::new(),
         }
     }
@@ -251,7 +284,7 @@ impl Machine {
 
     /// When the process is to be gone, once a stop has begun and unless there is no deadline.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.limits.map(|limits| limits.gone)
     }
 
     /// What asked for the stop, once something has.
@@ -271,20 +304,20 @@ impl Machine {
 
     /// When to call [`handle`](Machine::handle) with [`Input::Tick`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let probation = match self.successor {
-            Successor::Accepting { probation_until } => Some(probation_until),
-            Successor::None | Successor::Starting | Successor::Confirmed => None,
-        };
-        [self.timer.map(|(at, _)| at), probation].into_iter().flatten().min()
+        self.next_timer().map(|(at, _)| at)
     }
 
     /// What bounds the present wait.
     pub fn bound(&self) -> Option<Bound> {
-        match (self.timer, self.successor) {
-            (Some((_, bound)), _) => Some(bound),
-            (None, Successor::Accepting { .. }) => Some(Bound::Probation),
-            (None, _) => None,
-        }
+        self.next_timer().map(|(_, bound)| bound)
+    }
+
+    fn next_timer(&self) -> Option<(Instant, Bound)> {
+        let probation = match self.successor {
+            Successor::Accepting { probation_until } => Some((probation_until, Bound::Probation)),
+            Successor::None | Successor::Starting | Successor::Confirmed => None,
+        };
+        [probation, self.timer].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Takes in what happened at `now`.
@@ -327,14 +360,13 @@ impl Machine {
                 self.actions.push_back(Action::ShowNotReady);
                 self.actions.push_back(Action::MarkAnswers);
                 self.phase = Phase::LameDuck;
-                self.timer = Some((now + self.config.lame_duck, Bound::LameDuck));
+                self.timer = Some((after(now, self.config.lame_duck), Bound::LameDuck));
                 self.clip_timer();
             }
             Phase::LameDuck => self.gate(false),
-            Phase::Draining(_) if self.cause == Some(Cause::Successor) => {
-                // The service moved on to a successor; this stop is the first this generation hears.
-                let grace = self.config.grace;
-                self.bring_deadline_nearer(now, grace);
+            // The service moved on to a successor; this stop is the first this generation hears.
+            Phase::Draining(_) | Phase::Closing if self.cause == Some(Cause::Successor) => {
+                self.bring_deadline_nearer(now);
                 self.cause = Some(cause);
                 self.successor = Successor::Confirmed;
                 if self.idle_in_probation {
@@ -348,40 +380,41 @@ impl Machine {
 
     fn fix_deadline(&mut self, now: Instant, cause: Cause, grace: Option<Duration>) {
         self.cause = Some(cause);
-        self.deadline = grace.map(|grace| now + grace);
+        self.limits = grace.map(|grace| Limits::new(now, grace, self.config.reserve));
     }
 
-    fn bring_deadline_nearer(&mut self, now: Instant, grace: Option<Duration>) {
-        let asked = grace.map(|grace| now + grace);
-        self.deadline = match (self.deadline, asked) {
-            (Some(fixed), Some(asked)) => Some(fixed.min(asked)),
+    fn bring_deadline_nearer(&mut self, now: Instant) {
+        let asked = self.config.grace.map(|grace| Limits::new(now, grace, self.config.reserve));
+        self.limits = match (self.limits, asked) {
+            (Some(fixed), Some(asked)) => Some(fixed.nearer(asked)),
             (fixed, asked) => fixed.or(asked),
         };
-        if let Phase::Draining(_) = self.phase {
-            self.timer = self.timer.filter(|(_, bound)| *bound == Bound::Settle);
-            self.wait_until_deadline();
-            self.clip_timer();
+        match self.phase {
+            Phase::Draining(_) => {
+                self.timer = self.timer.filter(|(_, bound)| *bound == Bound::Settle);
+                self.wait_until_deadline();
+                self.clip_timer();
+            }
+            Phase::Closing => {
+                let closing = self.deadline().map(|at| (at, Bound::ClosingDeadline));
+                self.timer = [self.timer, closing].into_iter().flatten().min_by_key(|(at, _)| *at);
+            }
+            Phase::Starting | Phase::Serving | Phase::LameDuck | Phase::Stopped => {}
         }
-    }
-
-    /// When work is cut: the deadline less what closing has reserved.
-    fn force_at(&self) -> Option<Instant> {
-        let deadline = self.deadline?;
-        Some(deadline.checked_sub(self.config.reserve).unwrap_or(deadline))
     }
 
     /// No wait lasts longer than the work's deadline.
     fn clip_timer(&mut self) {
-        if let (Some((at, _)), Some(force_at)) = (self.timer, self.force_at())
-            && force_at < at
+        if let (Some((at, _)), Some(limits)) = (self.timer, self.limits)
+            && limits.force < at
         {
-            self.timer = Some((force_at, Bound::Deadline));
+            self.timer = Some((limits.force, Bound::Deadline));
         }
     }
 
     fn wait_until_deadline(&mut self) {
         if self.timer.is_none() {
-            self.timer = self.force_at().map(|at| (at, Bound::Deadline));
+            self.timer = self.limits.map(|limits| (limits.force, Bound::Deadline));
         }
     }
 
@@ -389,13 +422,20 @@ impl Machine {
         self.phase = Phase::Draining(Step::Gate);
         self.timer = None;
         self.wait_until_deadline();
+        self.close_gate(shared);
+    }
+
+    fn close_gate(&mut self, shared: bool) {
+        self.gates_awaited += 1;
         self.actions.push_back(Action::CloseGate { shared });
     }
 
     fn gate_closed(&mut self, now: Instant) {
-        if self.phase == Phase::Draining(Step::Gate) {
+        let asked = self.gates_awaited > 0;
+        self.gates_awaited = self.gates_awaited.saturating_sub(1);
+        if asked && self.gates_awaited == 0 && self.phase == Phase::Draining(Step::Gate) {
             self.phase = Phase::Draining(Step::Settle);
-            self.timer = Some((now + self.config.settle, Bound::Settle));
+            self.timer = Some((after(now, self.config.settle), Bound::Settle));
             self.clip_timer();
             self.actions.push_back(Action::Settle);
         }
@@ -426,12 +466,13 @@ impl Machine {
 
     fn close(&mut self, now: Instant) {
         self.phase = Phase::Closing;
+        self.idle_in_probation = false;
         let until = match self.forced {
-            Some(_) => Some((now + self.config.after_force, Bound::AfterForce)),
-            None => self.deadline.map(|at| (at, Bound::ClosingDeadline)),
+            Some(_) => Some((after(now, self.config.after_force), Bound::AfterForce)),
+            None => self.deadline().map(|at| (at, Bound::ClosingDeadline)),
         };
         // A cut at the deadline less the reserve leaves the reserve to closing.
-        let until = match (self.forced, self.deadline, until) {
+        let until = match (self.forced, self.deadline(), until) {
             (Some(Outcome::DeadlineExceeded), Some(deadline), Some((at, bound))) => {
                 Some((at.max(deadline), bound))
             }
@@ -457,9 +498,7 @@ impl Machine {
         match self.phase {
             Phase::Stopped => {}
             // A force while closing: what is still open has had its chance.
-            Phase::Closing => {
-                self.end(outcome);
-            }
+            Phase::Closing => self.end(self.forced.unwrap_or(outcome)),
             Phase::Starting | Phase::Serving | Phase::LameDuck | Phase::Draining(_) => {
                 self.abandon_starting_successor();
                 if self.cause.is_none() {
@@ -469,6 +508,10 @@ impl Machine {
                     };
                     self.fix_deadline(now, cause, self.config.grace);
                     self.actions.push_back(Action::ShowNotReady);
+                }
+                if let Phase::Serving | Phase::LameDuck = self.phase {
+                    // Who comes now would be cut unheard: let the kernel tell them so.
+                    self.close_gate(false);
                 }
                 self.forced = Some(outcome);
                 self.successor = match self.successor {
@@ -500,7 +543,9 @@ impl Machine {
                 Bound::LameDuck => self.gate(false),
                 Bound::Settle => self.settled(),
                 Bound::Deadline => self.force(now, Outcome::DeadlineExceeded),
-                Bound::ClosingDeadline => self.end(Outcome::DeadlineExceeded),
+                Bound::ClosingDeadline => {
+                    self.end(self.forced.unwrap_or(Outcome::DeadlineExceeded));
+                }
                 Bound::AfterForce => self.end(self.forced.unwrap_or(Outcome::DeadlineExceeded)),
                 Bound::Probation => {}
             }
@@ -542,10 +587,19 @@ impl Machine {
 
     fn successor_accepting(&mut self, now: Instant) {
         if self.phase == Phase::Serving && self.successor == Successor::Starting {
-            self.successor = Successor::Accepting { probation_until: now + self.config.probation };
-            self.fix_deadline(now, Cause::Successor, self.config.upgrade_grace);
+            let probation_until = after(now, self.config.probation);
+            self.successor = Successor::Accepting { probation_until };
+            let at_least = self.until_closed_after_probation();
+            let grace = self.config.upgrade_grace.map(|grace| grace.max(at_least));
+            self.fix_deadline(now, Cause::Successor, grace);
             self.gate(true);
         }
+    }
+
+    /// A deadline within probation would take the service with it if the successor died after that.
+    fn until_closed_after_probation(&self) -> Duration {
+        let closing = self.config.reserve.saturating_add(self.config.after_force);
+        self.config.probation.saturating_add(closing)
     }
 
     fn successor_lost(&mut self) {
@@ -556,7 +610,7 @@ impl Machine {
                 self.idle_in_probation = false;
                 self.phase = Phase::Serving;
                 self.timer = None;
-                self.deadline = None;
+                self.limits = None;
                 self.cause = None;
                 self.actions.push_back(Action::Resume);
             }
@@ -564,3 +618,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
