@@ -110,9 +110,8 @@ impl Bench {
             test::build()?;
             (Depth::Smoke, "debug")
         } else {
-            let mut build = shell::cargo(&["build", "--workspace", "--bins", "--all-features"]);
-            // The directory of the profile `bench` is that of the one it inherits from.
-            shell::run(build.args(["--profile", "bench"]))?;
+            let arguments = ["build", "--release", "--workspace", "--bins", "--all-features"];
+            shell::run(&mut shell::cargo(&arguments))?;
             (Depth::Full, "release")
         };
         let scratch = target.join("bench");

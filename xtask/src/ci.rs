@@ -166,7 +166,9 @@ fn deny() -> Result<Done> {
     if shell::find_program("cargo-deny").is_none() {
         return Ok(Done::Skipped("cargo-deny is not installed".to_owned()));
     }
-    let arguments = ["deny", "--offline", "check", "licenses", "bans", "sources"];
+    // The tree of every duplicate would bury what matters.
+    let arguments =
+        ["deny", "--offline", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"];
     shell::run(&mut shell::cargo(&arguments)).map(passed)
 }
 

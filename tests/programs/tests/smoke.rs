@@ -15,8 +15,13 @@ struct Server {
 
 impl Server {
     fn start(program: &str) -> Self {
+        Self::start_with(program, &[])
+    }
+
+    fn start_with(program: &str, more: &[&str]) -> Self {
         let mut process = Command::new(program)
             .args(["--port", "0", "--threads", "2"])
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("start {program}: {error}"));
@@ -98,4 +103,18 @@ fn bare_axum_answers_and_dies_of_the_signal() {
     let download = server.ask("GET /download?bytes=100000", "");
     assert!(download.len() > 100_000, "{} bytes", download.len());
     assert_eq!(server.stop().code(), None, "it has no handler, so the signal kills it");
+}
+
+#[test]
+fn the_same_application_under_the_library_answers_and_stops() {
+    let server = Server::start(env!("CARGO_BIN_EXE_lameduck-b"));
+    check_answers(&server);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_hook_that_hangs_is_cut_and_the_exit_code_says_so() {
+    let server = Server::start_with(env!("CARGO_BIN_EXE_hanging-hook"), &["--grace", "500"]);
+    check_answers(&server);
+    assert_eq!(server.stop().code(), Some(3));
 }

@@ -15,7 +15,8 @@ use super::process::Process;
 use super::server::{Server, Wishes};
 use super::{Bench, grouped, table};
 
-const SERVERS: &[&str] = &["go", "axum", "actix-web", "nginx", "lameduck-serve"];
+// `lameduck` is the application of `axum` under the library, `lameduck-serve` the reference service.
+const SERVERS: &[&str] = &["go", "axum", "actix-web", "nginx", "lameduck", "lameduck-serve"];
 
 /// What the careful client is told for each kind of load.
 struct Kind {

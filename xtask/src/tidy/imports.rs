@@ -1,7 +1,7 @@
 //! Who may import whom inside the library.
 //!
-//! The arrows: adapt → http → listener, connection, work; http (a feature) and adapt hang
-//! themselves on the lifecycle; lifecycle → everything but those two; the pure modules → nothing
+//! The arrows: an adapter (`axum`) → http → listener, connection, work; http (a feature) and the
+//! adapters hang themselves on the lifecycle; lifecycle → everything but those; the pure modules → nothing
 //! but `std`; `error` ← everyone. A new arrow is a change of this table, made with two readers.
 
 use std::collections::HashMap;
@@ -18,6 +18,12 @@ const FREE_FOR_ALL: &[&str] = &["error"];
 
 /// Reading a clock is the driver's business alone: a pure module is told the time.
 const CLOCKS: &[&str] = &["Instant::now", "SystemTime"];
+
+/// One module for each framework, the topmost layer: nobody imports them but the front door.
+const ADAPTERS: &[&str] = &["axum"];
+
+/// What the parts do not know.
+const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "axum"];
 
 enum Imports {
     /// These modules of the library, itself and [`FREE_FOR_ALL`].
@@ -64,22 +70,22 @@ const LAWS: &[ModuleLaw] = &[
     },
     ModuleLaw {
         module: "takeover::socket",
-        imports: Imports::AllBut(&["lifecycle", "http", "adapt"]),
+        imports: Imports::AllBut(DRIVER_AND_ABOVE),
         why: "descriptors and peer credentials; the driver calls it, not the other way",
     },
     ModuleLaw {
-        module: "adapt",
-        imports: Imports::AllBut(&[]),
-        why: "the topmost layer: thin, and under everyone's feet nowhere",
+        module: "axum",
+        imports: Imports::AllBut(ADAPTERS),
+        why: "the topmost layer: thin, and it knows no other framework",
     },
     ModuleLaw {
         module: "http",
-        imports: Imports::AllBut(&["adapt", "control", "takeover"]),
+        imports: Imports::AllBut(&["axum", "control", "takeover"]),
         why: "a feature hangs itself on the lifecycle (`serve`), so that the core builds without it",
     },
     ModuleLaw {
         module: "http::admin",
-        imports: Imports::AllBut(&["adapt", "control", "takeover"]),
+        imports: Imports::AllBut(&["axum", "control", "takeover"]),
         why: "a feature hangs itself on the lifecycle (`serve_admin`) and shows what it sees",
     },
     ModuleLaw {
@@ -89,12 +95,12 @@ const LAWS: &[ModuleLaw] = &[
     },
     ModuleLaw {
         module: "lifecycle",
-        imports: Imports::AllBut(&["http", "adapt"]),
+        imports: Imports::AllBut(&["http", "axum"]),
         why: "the driver works the same with no HTTP at all, and whatever stands on top",
     },
     ModuleLaw {
         module: "*",
-        imports: Imports::AllBut(&["lifecycle", "http", "adapt"]),
+        imports: Imports::AllBut(DRIVER_AND_ABOVE),
         why: "the parts do not know what drives them",
     },
 ];
@@ -341,14 +347,14 @@ mod tests {
         for text in [
             "use crate::lifecycle::Lifecycle;",
             "use crate::{error::Error, lifecycle::Lifecycle};",
-            "use crate::{\n    work::{Work, Kind as K},\n    adapt::axum,\n};",
+            "use crate::{\n    work::{Work, Kind as K},\n    axum::serve,\n};",
             "fn f() -> crate::http::Server { }",
             "use super::lifecycle;",
         ] {
             assert_eq!(faults(&[("listener.rs", text)]).len(), 1, "{text}");
         }
         assert_eq!(faults(&[("http/h1.rs", "use super::super::lifecycle::Drive;")]).len(), 1);
-        assert_eq!(faults(&[("lifecycle.rs", "use crate::adapt::axum;")]).len(), 1);
+        assert_eq!(faults(&[("lifecycle.rs", "use crate::axum::serve;")]).len(), 1);
         assert_eq!(faults(&[("lifecycle.rs", "use crate::http::Server;")]).len(), 1);
         assert_eq!(faults(&[("http.rs", "use crate::control::Command;")]).len(), 1);
     }
@@ -364,7 +370,7 @@ mod tests {
     fn the_arrows_of_the_design_pass() {
         assert!(
             faults(&[
-                ("adapt/axum.rs", "use crate::http::Server; use crate::lifecycle::Lifecycle;"),
+                ("axum.rs", "use crate::http::Server; use crate::lifecycle::Lifecycle;"),
                 ("http/h1.rs", "use crate::connection::C; use crate::http::Body; use super::x;"),
                 ("lifecycle.rs", "use crate::{closing, control, phase, work};"),
                 ("http.rs", "use crate::lifecycle::Lifecycle; impl Lifecycle {}"),
