@@ -93,6 +93,16 @@ impl Stream {
         self.guard.entry()
     }
 
+    /// The socket's descriptor, to be sent to a successor.
+    #[cfg(feature = "http")]
+    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+
     #[cfg(feature = "http")]
     pub(crate) fn set_wakers(&mut self, wakers: Wakers) {
         self.wakers = wakers;
@@ -121,7 +131,7 @@ impl Stream {
         }
         match self.entry().told() {
             Told::Force => Err(cut()),
-            Told::Serve | Told::MarkAnswers | Told::Finish => Ok(()),
+            Told::Serve | Told::MarkAnswers | Told::Move | Told::Finish => Ok(()),
         }
     }
 }

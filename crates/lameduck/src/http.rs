@@ -84,8 +84,11 @@ impl Lifecycle {
         B::Error: Into<BoxError>,
     {
         let linger = self.shared.settings.linger;
-        self.accept(name, listener, Hold::Drain, move |stream| {
-            drop(tokio::spawn(connection::serve(stream, service.clone(), linger)));
+        let moving = self.shared.handover.moving();
+        self.accept(name, listener, Hold::Drain, move |stream, read| {
+            let connection =
+                connection::serve(stream, read, service.clone(), linger, moving.clone());
+            drop(tokio::spawn(connection));
         })
     }
 }

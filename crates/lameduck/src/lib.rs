@@ -6,6 +6,7 @@ mod connection;
 mod control;
 mod error;
 pub mod exit;
+pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
 mod json;

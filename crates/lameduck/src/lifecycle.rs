@@ -15,7 +15,8 @@ use crate::connection::Stream;
 use crate::control::{self, Command, Hands, Message, Scope, View};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::listener::{AcceptErrors, Accepting, Listener, Order};
+use crate::handover::Handover;
+use crate::listener::{AcceptErrors, Accepting, Handler, Listener, Order};
 use crate::log::{Log, LogFormat};
 use crate::phase::{Cause, Config, Input, Machine, Phase};
 use crate::readiness::{Readiness, Sign};
@@ -194,6 +195,7 @@ impl Builder {
             control,
             gates,
             readiness,
+            handover: Handover::default(),
             view: view_seen,
             report,
         };
@@ -247,6 +249,7 @@ pub(crate) struct Shared {
     control: Arc<control::Sender>,
     gates: Arc<Gates>,
     readiness: Readiness,
+    pub(crate) handover: Handover,
     view: watch::Receiver<View>,
     report: watch::Receiver<Option<Report>>,
 }
@@ -309,7 +312,7 @@ impl Lifecycle {
         let drain = self.drain();
         let registry = Arc::clone(&self.shared.registry);
         let server: Arc<str> = Arc::from(name);
-        self.accept(name, listener, Hold::Drain, move |stream| {
+        self.accept(name, listener, Hold::Drain, move |stream, _read| {
             let connection = handler(stream, drain.clone());
             let (registry, server) = (Arc::clone(&registry), Arc::clone(&server));
             drop(tokio::spawn(async move {
@@ -326,8 +329,9 @@ impl Lifecycle {
         name: &str,
         listener: Listener,
         hold: Hold,
-        serve: impl Fn(Stream) + Send + Sync + 'static,
+        serve: impl Fn(Stream, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
+        let serve: Handler = Arc::new(serve);
         let (orders, received) = mpsc::unbounded_channel();
         match hold {
             Hold::Drain => self.shared.gates.add(name, orders)?,

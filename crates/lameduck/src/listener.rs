@@ -349,6 +349,9 @@ impl AcceptErrors {
     }
 }
 
+/// What a server does with a connection of which some bytes may have been read already.
+pub(crate) type Handler = Arc<dyn Fn(Stream, Vec<u8>) + Send + Sync>;
+
 /// Everything an accept loop needs besides its listener.
 pub(crate) struct Accepting {
     pub(crate) server: Arc<str>,
@@ -365,7 +368,7 @@ enum Event {
 
 impl Accepting {
     /// Accepts until told to close, and hands each connection to `serve`.
-    pub(crate) async fn run(mut self, mut listener: Listener, serve: impl Fn(Stream)) {
+    pub(crate) async fn run(mut self, mut listener: Listener, serve: Handler) {
         // Clients wait in the kernel's queue until the lifecycle is ready.
         while let Some(order) = self.orders.recv().await {
             match order {
@@ -397,11 +400,7 @@ impl Accepting {
     }
 
     /// Accepts connections until an order comes; `None` means that nobody gives orders any more.
-    async fn accept_until_order(
-        &mut self,
-        listener: &Listener,
-        serve: &impl Fn(Stream),
-    ) -> Option<Order> {
+    async fn accept_until_order(&mut self, listener: &Listener, serve: &Handler) -> Option<Order> {
         let mut pause = BACK_OFF;
         loop {
             let event = std::future::poll_fn(|cx| {
@@ -436,17 +435,17 @@ impl Accepting {
         tokio::time::timeout(pause, self.orders.recv()).await.ok()
     }
 
-    fn hand_on(&self, socket: Socket, peer: Peer, arrival: Arrival, serve: &impl Fn(Stream)) {
+    fn hand_on(&self, socket: Socket, peer: Peer, arrival: Arrival, serve: &Handler) {
         if let Socket::Tcp(stream) = &socket {
             // Answers are written whole: waiting to fill a segment only adds latency. A peer that is
             // gone already makes this fail, and the first read tells.
             let _ = stream.set_nodelay(true);
         }
         let guard = self.registry.connect(Arc::clone(&self.server), peer, self.hold);
-        serve(Stream::new(socket, guard, arrival));
+        serve(Stream::new(socket, guard, arrival), Vec::new());
     }
 
-    async fn close_gate(&self, listener: &mut Listener, serve: &impl Fn(Stream)) {
+    async fn close_gate(&self, listener: &mut Listener, serve: &Handler) {
         let gate = listener.shut_out();
         self.empty_queue(listener, gate, serve).await;
         for _ in 0..HANDSHAKE_ROUNDS {
@@ -458,7 +457,7 @@ impl Accepting {
     }
 
     /// Accepts until the queue is empty and returns how many came.
-    async fn empty_queue(&self, listener: &Listener, gate: Gate, serve: &impl Fn(Stream)) -> usize {
+    async fn empty_queue(&self, listener: &Listener, gate: Gate, serve: &Handler) -> usize {
         let starved_at = tokio::time::Instant::now() + STARVED_GATE;
         let mut taken = 0;
         while taken < QUEUE as usize || gate == Gate::Shut {

@@ -29,10 +29,12 @@ pub(crate) enum Told {
     Serve = 0,
     /// Say on each answer that the connection will close.
     MarkAnswers = 1,
+    /// Go to the successor as soon as nothing is in hand; what cannot go, finish.
+    Move = 2,
     /// Finish: answer what comes within the linger, then close.
-    Finish = 2,
+    Finish = 3,
     /// Cut, now.
-    Force = 3,
+    Force = 4,
 }
 
 impl Told {
@@ -40,7 +42,8 @@ impl Told {
         match value {
             0 => Told::Serve,
             1 => Told::MarkAnswers,
-            2 => Told::Finish,
+            2 => Told::Move,
+            3 => Told::Finish,
             _ => Told::Force,
         }
     }
@@ -319,7 +322,7 @@ impl Registry {
                 .collect();
             wakers.into_iter().for_each(Waker::wake);
         }
-        if told == Told::Finish && self.live.load(Ordering::SeqCst) == 0 {
+        if told >= Told::Move && self.live.load(Ordering::SeqCst) == 0 {
             self.notify(Notice::Idle);
         }
     }
@@ -344,7 +347,7 @@ impl Registry {
     fn leave(&self) {
         let before = self.live.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "something left that never entered");
-        if before == 1 && self.told() >= Told::Finish {
+        if before == 1 && self.told() >= Told::Move {
             self.notify(Notice::Idle);
         }
     }
@@ -493,6 +496,12 @@ impl Entry {
                 age: self.since.age(now),
             });
         }
+    }
+
+    /// The name of the server that accepted it.
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) fn server(&self) -> &Arc<str> {
+        &self.server
     }
 
     /// What this connection is to do now. An admin connection is left alone until force.

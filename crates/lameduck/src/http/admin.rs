@@ -45,8 +45,10 @@ impl Lifecycle {
     ) -> Result<(), Error> {
         let admin = Admin { shared: Arc::downgrade(&self.shared), metrics: Arc::new(metrics) };
         let linger = self.shared.settings.linger;
-        self.accept("admin", listener, Hold::Nothing, move |stream| {
-            drop(tokio::spawn(connection::serve(stream, admin.clone(), linger)));
+        let moving = self.shared.handover.moving();
+        self.accept("admin", listener, Hold::Nothing, move |stream, read| {
+            let connection = connection::serve(stream, read, admin.clone(), linger, moving.clone());
+            drop(tokio::spawn(connection));
         })
     }
 }

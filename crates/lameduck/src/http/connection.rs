@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, timeout};
 use tower_service::Service;
 
 use crate::connection::{Arrival, Stream, Wakers};
+use crate::handover::{Moved, Moving};
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
 use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, PING, QUIET, QUIET_IDLE};
@@ -29,9 +30,14 @@ const FIRST_READ: usize = 2048;
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves one connection until it closes, is upgraded or is cut.
-pub(crate) async fn serve<S, B>(mut stream: Stream, service: S, linger: Duration)
-where
+/// Serves one connection, of which `read` was read already, until it closes, moves, is upgraded or is cut.
+pub(crate) async fn serve<S, B>(
+    mut stream: Stream,
+    read: Vec<u8>,
+    service: S,
+    linger: Duration,
+    moving: Moving,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -50,13 +56,37 @@ where
         Arrival::Open => linger,
         Arrival::AtTheGate => linger.max(FIRST_BYTE),
     };
-    match first_bytes(&mut stream, silence).await {
-        First::Http1(read) => http1(Wire::new(stream, read), service, linger).await,
-        First::Http2(read) => http2(Wire::new(stream, read), service).await,
-        First::Silent => close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
-        First::Unfinished => close(&Wire::new(stream, Vec::new()), QUIET).await,
-        First::Gone => {}
+    let mut may_move = MayMove::Yes;
+    let mut read = read;
+    loop {
+        match first_bytes(&mut stream, &mut read, silence, may_move).await {
+            First::Idle => {
+                let server = Arc::clone(stream.entry().server());
+                match moving.send(Moved { server, stream, unread: Vec::new() }) {
+                    Ok(()) => return,
+                    Err(refused) => {
+                        stream = refused.stream;
+                        may_move = MayMove::No;
+                    }
+                }
+            }
+            First::Http1 => {
+                return http1(Wire::new(stream, read), service, linger, &moving).await;
+            }
+            First::Http2 => return http2(Wire::new(stream, read), service).await,
+            First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
+            First::Unfinished => return close(&Wire::new(stream, Vec::new()), QUIET).await,
+            First::Gone => return,
+        }
     }
+}
+
+/// Whether a connection may try to move (again).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MayMove {
+    Yes,
+    /// It was refused: it stays until it has been served once more, and finishes when it is told to.
+    No,
 }
 
 /// A wait that begins when the connection is told to finish.
@@ -74,28 +104,53 @@ impl Patience {
         if entry.told() < Told::Finish {
             return Poll::Pending;
         }
+        self.poll_asked(patience, cx)
+    }
+
+    /// Ready `patience` after it was first polled.
+    fn poll_asked(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         sleep.as_mut().poll(cx)
     }
 }
 
 enum First {
-    Http1(Vec<u8>),
-    Http2(Vec<u8>),
-    /// No byte came.
+    Http1,
+    Http2,
+    /// No byte came, and the connection may go to the successor as it is.
+    Idle,
+    /// No byte came in time.
     Silent,
     /// An HTTP/2 preface that was not finished.
     Unfinished,
     Gone,
 }
 
+/// What the bytes read so far say.
+fn protocol(read: &[u8]) -> Option<First> {
+    let known = read.len().min(PREFACE.len());
+    if read[..known] != PREFACE[..known] {
+        Some(First::Http1)
+    } else if known == PREFACE.len() {
+        Some(First::Http2)
+    } else {
+        None
+    }
+}
+
 /// Reads until the protocol is known.
-async fn first_bytes(stream: &mut Stream, silence: Duration) -> First {
-    let mut read = Vec::new();
+async fn first_bytes(
+    stream: &mut Stream,
+    read: &mut Vec<u8>,
+    silence: Duration,
+    may_move: MayMove,
+) -> First {
     let mut patience = Patience::new();
     poll_fn(|cx| {
         loop {
-            let wait = if read.is_empty() { silence } else { HEAD };
+            if let Some(first) = protocol(read) {
+                return Poll::Ready(first);
+            }
             let mut bytes = [0; FIRST_READ];
             let mut buf = ReadBuf::new(&mut bytes);
             match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
@@ -103,6 +158,11 @@ async fn first_bytes(stream: &mut Stream, silence: Duration) -> First {
                 Poll::Ready(Ok(())) => read.extend_from_slice(buf.filled()),
                 Poll::Ready(Err(_)) => return Poll::Ready(First::Gone),
                 Poll::Pending => {
+                    let told = stream.entry().told();
+                    if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
+                        return Poll::Ready(First::Idle);
+                    }
+                    let wait = if read.is_empty() { silence } else { HEAD };
                     let over = patience.poll(stream.entry(), wait, cx).is_ready();
                     return match (over, read.is_empty()) {
                         (false, _) => Poll::Pending,
@@ -110,13 +170,6 @@ async fn first_bytes(stream: &mut Stream, silence: Duration) -> First {
                         (true, false) => Poll::Ready(First::Unfinished),
                     };
                 }
-            }
-            let known = read.len().min(PREFACE.len());
-            if read[..known] != PREFACE[..known] {
-                return Poll::Ready(First::Http1(std::mem::take(&mut read)));
-            }
-            if known == PREFACE.len() {
-                return Poll::Ready(First::Http2(std::mem::take(&mut read)));
             }
             // A first byte came: the wait for the rest has its own bound, counted anew.
             patience = Patience::new();
@@ -133,7 +186,7 @@ enum Rest {
     Unused(Vec<u8>),
 }
 
-async fn http1<S, B>(wire: Arc<Wire>, service: S, linger: Duration)
+async fn http1<S, B>(mut wire: Arc<Wire>, service: S, linger: Duration, moving: &Moving)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -141,34 +194,68 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut wait = linger;
-    let mut told_at = None;
+    let mut until = Until { linger, told_at: None, may_move: MayMove::Yes };
     loop {
-        let (asked, rest) = http1_until_done(&wire, service.clone(), wait, &mut told_at).await;
+        let (asked, rest) = http1_until_done(&wire, service.clone(), &mut until).await;
         let unused = match rest {
             Rest::Upgraded => return,
             Rest::Unused(unused) => unused,
         };
-        // Closed for any reason but our asking an idle connection to finish: nothing more is owed.
+        // Closed for any reason but our asking a quiet connection to let go: nothing more is owed.
         if asked == Asked::No || wire.answers() == Answers::CloseAnnounced {
-            let quiet = match asked {
-                Asked::No => QUIET,
-                Asked::Finish => QUIET_IDLE,
-            };
-            let quiet = if wire.answers() == Answers::CloseAnnounced { QUIET } else { quiet };
-            return close(&wire, quiet).await;
+            return close(&wire, QUIET).await;
+        }
+        wire.rewind(&unused);
+        if asked == Asked::Move {
+            match move_away(wire, moving) {
+                None => return,
+                Some(stays) => {
+                    wire = stays;
+                    until.may_move = MayMove::No;
+                    continue;
+                }
+            }
         }
         // A request may have arrived, whole or in part, in the moment the connection was let go.
-        wire.rewind(&unused);
         let unread = poll_fn(|cx| Poll::Ready(wire.poll_unread(cx))).await;
         if !unread {
             return close(&wire, QUIET_IDLE).await;
         }
-        let head_until = told_at.unwrap_or_else(Instant::now) + HEAD;
-        wait = head_until.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
+        if until.head_is_late() {
             return time_out(&wire).await;
         }
+    }
+}
+
+/// Sends an idle connection to the successor; gives it back when it cannot go.
+fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
+    let server = Arc::clone(wire.entry().server());
+    // hyper and the handlers have let go of it: this task holds the only reference.
+    let (stream, unread) = wire.into_stream()?;
+    match moving.send(Moved { server, stream, unread }) {
+        Ok(()) => None,
+        Err(refused) => Some(Wire::new(refused.stream, refused.unread)),
+    }
+}
+
+/// When an HTTP/1.1 connection is asked to let go.
+struct Until {
+    linger: Duration,
+    told_at: Option<Instant>,
+    may_move: MayMove,
+}
+
+impl Until {
+    /// How long to wait from now on: the linger at first, then what is left of the head's time.
+    fn wait(&self) -> Duration {
+        match self.told_at {
+            None => self.linger,
+            Some(told_at) => (told_at + HEAD).saturating_duration_since(Instant::now()),
+        }
+    }
+
+    fn head_is_late(&self) -> bool {
+        self.told_at.is_some() && self.wait().is_zero()
     }
 }
 
@@ -176,16 +263,14 @@ where
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     No,
+    /// To close it.
     Finish,
+    /// To send it to the successor.
+    Move,
 }
 
-/// Runs hyper on the connection until it is done with it; once told to finish, asks it to after `wait`.
-async fn http1_until_done<S, B>(
-    wire: &Arc<Wire>,
-    service: S,
-    wait: Duration,
-    told_at: &mut Option<Instant>,
-) -> (Asked, Rest)
+/// Runs hyper on the connection until it is done with it, or until it is asked to let go.
+async fn http1_until_done<S, B>(wire: &Arc<Wire>, service: S, until: &mut Until) -> (Asked, Rest)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -198,19 +283,35 @@ where
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, tracking).with_upgrades();
     let mut patience = Patience::new();
+    let wait = until.wait();
     let mut asked = Asked::No;
-    // hyper's errors are the client's doing (malformed, gone) or the force: the close below is the answer to each.
+    // hyper's errors are the client's doing (malformed, gone) or the force: the close that follows answers each.
     let _ = poll_fn(|cx| {
-        if asked == Asked::No {
-            if told_at.is_none() && wire.entry().told() >= Told::Finish {
-                *told_at = Some(Instant::now());
+        loop {
+            if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(done);
             }
-            if patience.poll(wire.entry(), wait, cx).is_ready() {
+            if asked != Asked::No {
+                return Poll::Pending;
+            }
+            let told = wire.entry().told();
+            if told >= Told::Finish && until.told_at.is_none() {
+                until.told_at = Some(Instant::now());
+            }
+            if until.may_move == MayMove::No && wire.entry().requests() > 0 {
+                // It has been served once more: it may ask again.
+                until.may_move = MayMove::Yes;
+            }
+            let moves = told == Told::Move && until.may_move == MayMove::Yes;
+            if moves && wire.is_between_requests() {
+                asked = Asked::Move;
+            } else if patience.poll(wire.entry(), wait, cx).is_ready() {
                 asked = Asked::Finish;
-                Pin::new(&mut connection).graceful_shutdown();
+            } else {
+                return Poll::Pending;
             }
+            Pin::new(&mut connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(cx)
     })
     .await;
     match connection.into_parts() {
@@ -236,14 +337,14 @@ where
     let mut patience = Patience::new();
     let mut asked = Asked::No;
     poll_fn(|cx| {
-        if asked == Asked::No && wire.entry().told() >= Told::Finish {
+        if asked == Asked::No && wire.entry().told() >= Told::Move {
             asked = Asked::Finish;
             Pin::new(&mut connection).graceful_shutdown();
         }
         // hyper waits for the PING's answer, and for a preface, without a bound. We do not: but streams in hand are
         // always waited for.
         if asked == Asked::Finish
-            && patience.poll(wire.entry(), PING, cx).is_ready()
+            && patience.poll_asked(PING, cx).is_ready()
             && wire.entry().requests() == 0
         {
             return Poll::Ready(());

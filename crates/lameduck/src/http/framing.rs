@@ -4,8 +4,9 @@
 //! already read. If so, its answer must not announce the close: the client would stop reading (RFC 9112 §9.6) and the
 //! answers behind would be lost. So bytes are handed to hyper up to the end of one head or body at a time.
 //!
-//! Pure: bytes in, a number out. When it loses track (a chunked body, a head with bare line feeds) it hands everything
-//! on and says that nothing is known to be behind; then a pipelined request is left unexecuted, as RFC 9112 allows.
+//! Pure: bytes in, a number out. When it loses track (a head with bare line feeds, a chunk size that is none) it hands
+//! everything on and says that nothing is known to be behind; then a pipelined request is left unexecuted, as RFC 9112
+//! allows, and the connection is not moved to a successor.
 
 use memchr::memmem;
 
@@ -14,8 +15,10 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 /// The length of a request's body, as its parsed head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyLength {
+    /// `Content-Length`, or none.
     Known(u64),
-    Unknown,
+    /// `Transfer-Encoding: chunked` (RFC 9112 §7.1).
+    Chunked,
 }
 
 #[derive(Debug)]
@@ -35,8 +38,80 @@ enum State {
     HeadWhole,
     /// Inside a body of which this much is left.
     Body(u64),
+    /// Inside a chunked body.
+    Chunked(Chunk),
     /// Track is lost.
     Through,
+}
+
+/// Where in a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    /// In the size, with what was read of it.
+    Size(u64),
+    /// Behind the size, up to the end of its line.
+    Extension(u64),
+    /// In the data.
+    Data(u64),
+    /// In the line end behind the data.
+    DataEnd,
+    /// In a trailer line, or at the start of one.
+    Trailer { empty: bool },
+    /// The body has ended.
+    End,
+    /// This is no chunked body.
+    Broken,
+}
+
+impl Chunk {
+    /// Takes one byte outside of data.
+    fn step(self, byte: u8) -> Chunk {
+        match (self, byte) {
+            (Chunk::Size(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = u64::from(char::from(byte).to_digit(16).unwrap_or(0));
+                match size.checked_mul(16).and_then(|size| size.checked_add(digit)) {
+                    Some(size) => Chunk::Size(size),
+                    None => Chunk::Broken,
+                }
+            }
+            (Chunk::Size(0) | Chunk::Extension(0), b'\n') => Chunk::Trailer { empty: true },
+            (Chunk::Size(size) | Chunk::Extension(size), b'\n') => Chunk::Data(size),
+            (Chunk::Size(size), b'\r' | b';' | b' ' | b'\t') => Chunk::Extension(size),
+            (Chunk::Size(_), _) => Chunk::Broken,
+            (Chunk::Extension(size), _) => Chunk::Extension(size),
+            (Chunk::DataEnd, b'\r') => Chunk::DataEnd,
+            (Chunk::DataEnd, b'\n') => Chunk::Size(0),
+            (Chunk::Trailer { empty: true }, b'\n') => Chunk::End,
+            (Chunk::Trailer { empty: false }, b'\n') => Chunk::Trailer { empty: true },
+            (Chunk::Trailer { empty }, b'\r') => Chunk::Trailer { empty },
+            (Chunk::Trailer { .. }, _) => Chunk::Trailer { empty: false },
+            (Chunk::DataEnd | Chunk::Data(_) | Chunk::End | Chunk::Broken, _) => Chunk::Broken,
+        }
+    }
+
+    /// Takes bytes up to the end of the body; returns how many those are.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            *self = match *self {
+                Chunk::End | Chunk::Broken => break,
+                Chunk::Data(left) => {
+                    let most = usize::try_from(left).unwrap_or(usize::MAX);
+                    let data = most.min(bytes.len() - taken);
+                    taken += data;
+                    match left - data as u64 {
+                        0 => Chunk::DataEnd,
+                        left => Chunk::Data(left),
+                    }
+                }
+                other => {
+                    taken += 1;
+                    other.step(bytes[taken - 1])
+                }
+            };
+        }
+        taken
+    }
 }
 
 impl Framing {
@@ -72,6 +147,23 @@ impl Framing {
                 };
                 taken
             }
+            State::Chunked(mut chunk) => {
+                let taken = chunk.take(bytes);
+                match chunk {
+                    Chunk::End => {
+                        self.state = State::Head;
+                        taken
+                    }
+                    Chunk::Broken => {
+                        self.state = State::Through;
+                        bytes.len()
+                    }
+                    chunk => {
+                        self.state = State::Chunked(chunk);
+                        taken
+                    }
+                }
+            }
             State::Through => bytes.len(),
         }
     }
@@ -102,8 +194,10 @@ impl Framing {
         self.state = match (self.state, body) {
             (State::HeadWhole, BodyLength::Known(0)) => State::Head,
             (State::HeadWhole, BodyLength::Known(left)) => State::Body(left),
-            (State::HeadWhole, BodyLength::Unknown) => State::Through,
-            (State::Head | State::Body(_) | State::Through, _) => State::Through,
+            (State::HeadWhole, BodyLength::Chunked) => State::Chunked(Chunk::Size(0)),
+            (State::Head | State::Body(_) | State::Chunked(_) | State::Through, _) => {
+                State::Through
+            }
         };
     }
 
@@ -118,7 +212,17 @@ impl Framing {
             State::Head => held > 0 || self.head > 0,
             State::HeadWhole => true,
             State::Body(left) => held as u64 > left,
-            State::Through => false,
+            // What is held may all belong to the body.
+            State::Chunked(_) | State::Through => false,
+        }
+    }
+
+    /// Whether everything handed on belongs to whole messages, or to a next head: the connection may be moved, with
+    /// what the parser gives back.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        match self.state {
+            State::Head | State::HeadWhole => true,
+            State::Body(_) | State::Chunked(_) | State::Through => false,
         }
     }
 
@@ -187,6 +291,40 @@ mod tests {
         assert!(!framing.has_more(4));
         assert!(!framing.has_more(10));
         assert!(framing.has_more(11));
+    }
+
+    #[test]
+    fn a_chunked_body_ends_where_its_last_chunk_says() {
+        let body: &[u8] = b"4;ext=1\r\nab\r\n\r\nA\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n";
+        let next: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+        let whole = [body, next].concat();
+        for size in 1..=whole.len() {
+            let mut framing = Framing::new();
+            framing.take(b"POST / HTTP/1.1\r\n\r\n");
+            framing.request_begins(BodyLength::Chunked);
+            let (mut handed, mut held) = (0, Vec::new());
+            for read in whole.chunks(size) {
+                held.extend_from_slice(read);
+                while !held.is_empty() && !framing.is_between_messages() {
+                    let taken = framing.take(&held);
+                    handed += taken;
+                    held.drain(..taken);
+                }
+            }
+            assert_eq!((handed, held.as_slice()), (body.len(), next), "reads of {size}");
+            assert!(framing.has_more(held.len()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_size_loses_track() {
+        for broken in [&b"zz\r\n"[..], b"fffffffffffffffff\r\n", b"2\r\nabc\r\n"] {
+            let mut framing = Framing::new();
+            framing.take(b"POST / HTTP/1.1\r\n\r\n");
+            framing.request_begins(BodyLength::Chunked);
+            assert_eq!(framing.take(broken), broken.len());
+            assert!(!framing.keeps_track(), "{broken:?}");
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Begun {
         if kind != Kind::Http2 {
             let body = match request.body().size_hint().exact() {
                 Some(length) => BodyLength::Known(length),
-                None => BodyLength::Unknown,
+                None => BodyLength::Chunked,
             };
             wire.request_begins(body);
         }
@@ -91,7 +91,10 @@ impl Begun {
             Kind::Http2 => {}
             Kind::Http1 | Kind::Http10 | Kind::Connect if upgraded => self.wire.becomes_raw(),
             Kind::Http1 | Kind::Http10 | Kind::Connect => {
-                if self.entry().told() != Told::Serve && !self.wire.has_more(cx) {
+                let told = self.entry().told();
+                // A connection that moves is kept alive: its next answer comes from the successor.
+                let stops = told != Told::Serve && told != Told::Move;
+                if stops && !self.wire.has_more(cx) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     self.wire.announce_close();
                 }

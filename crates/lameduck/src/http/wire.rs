@@ -29,7 +29,16 @@ struct State {
     handed: usize,
     answers: Answers,
     owner: Owner,
+    written: Written,
     pipelined: u32,
+}
+
+/// Whether everything given to the stream has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    All,
+    /// The last write has to wait for the client.
+    Blocked,
 }
 
 /// Who decides how the connection closes.
@@ -51,6 +60,14 @@ pub(crate) enum Answers {
 }
 
 impl State {
+    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.written = match result {
+            Poll::Pending => Written::Blocked,
+            Poll::Ready(_) => Written::All,
+        };
+        result
+    }
+
     fn held(&self) -> usize {
         self.held.len() - self.handed
     }
@@ -105,6 +122,7 @@ impl Wire {
             handed: 0,
             answers: Answers::KeepAlive,
             owner: Owner::Server,
+            written: Written::All,
             pipelined: 0,
         };
         Arc::new(Wire { state: Mutex::new(state), entry })
@@ -168,6 +186,26 @@ impl Wire {
         state.framing = Framing::new();
     }
 
+    /// Whether the connection has no state but its socket and unread bytes: nothing is in hand, all that was
+    /// answered is written, and a next request has not gone past its head.
+    ///
+    /// Asked when hyper waits for the client: had the last answer ended the connection, hyper would be done with it.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        let state = self.lock();
+        state.framing.is_between_messages()
+            && state.written == Written::All
+            && state.answers == Answers::KeepAlive
+            && self.entry.requests() == 0
+    }
+
+    /// Takes the connection out of hyper's hands; `None` while anybody else holds it.
+    pub(crate) fn into_stream(self: Arc<Wire>) -> Option<(Stream, Vec<u8>)> {
+        let wire = Arc::into_inner(self)?;
+        let state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let unread = state.held[state.handed..].to_vec();
+        Some((state.stream, unread))
+    }
+
     /// Whether anything was sent that has not been answered; asks the kernel too.
     pub(crate) fn poll_unread(&self, cx: &mut Context<'_>) -> bool {
         let mut state = self.lock();
@@ -220,7 +258,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.lock().stream).poll_write(cx, buf)
+        let mut state = self.0.lock();
+        let result = Pin::new(&mut state.stream).poll_write(cx, buf);
+        state.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -228,7 +268,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.lock().stream).poll_write_vectored(cx, bufs)
+        let mut state = self.0.lock();
+        let result = Pin::new(&mut state.stream).poll_write_vectored(cx, bufs);
+        state.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {

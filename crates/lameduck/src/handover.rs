@@ -1,0 +1,66 @@
+//! Where connections that can move wait to be sent to a successor.
+//!
+//! # Invariants
+//!
+//! 1. A connection is live work until its descriptor was sent: the drain cannot end with one on the way.
+//! 2. A connection that cannot be sent is given back to whoever served it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::connection::Stream;
+
+/// Unread bytes that travel with a connection at most; one with more stays until it has been read.
+pub const UNREAD_AT_MOST: usize = 32 * 1024;
+
+/// A connection between two requests, on its way to the successor.
+pub(crate) struct Moved {
+    /// The server it was accepted by, whose namesake in the successor goes on with it.
+    pub(crate) server: Arc<str>,
+    pub(crate) stream: Stream,
+    pub(crate) unread: Vec<u8>,
+}
+
+/// The way to the successor, while there is one.
+#[derive(Default)]
+pub(crate) struct Handover {
+    way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
+}
+
+/// A connection's access to the way.
+#[derive(Clone)]
+pub(crate) struct Moving {
+    way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
+}
+
+impl Handover {
+    pub(crate) fn moving(&self) -> Moving {
+        Moving { way: Arc::clone(&self.way) }
+    }
+
+    /// Opens the way. As many connections wait in it as are open, so their descriptors bound it.
+    pub(crate) fn open(&self) -> mpsc::UnboundedReceiver<Moved> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    pub(crate) fn close(&self) {
+        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Moving {
+    /// Sends a connection off, or gives it back when there is no way or it carries too much.
+    pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
+        if moved.unread.len() > UNREAD_AT_MOST {
+            return Err(moved);
+        }
+        let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        match way.as_ref() {
+            Some(way) => way.send(moved).map_err(|refused| refused.0),
+            None => Err(moved),
+        }
+    }
+}
