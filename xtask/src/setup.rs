@@ -27,6 +27,9 @@ struct Part {
     why: &'static str,
 }
 
+/// Another package manager may be at work, on a fresh machine above all: five minutes for it.
+const LOCK_PATIENCE: &str = "--option=DPkg::Lock::Timeout=300";
+
 const PARTS: &[Part] = &[
     Part { package: "wrk", sign: Sign::Program("wrk"), why: "HTTP/1.1 load" },
     Part { package: "nghttp2-client", sign: Sign::Program("h2load"), why: "HTTP/2 load" },
@@ -80,7 +83,7 @@ pub fn run() -> Result<()> {
 /// The package lists of a fresh machine are empty or old: they are fetched only when the first
 /// attempt fails for that reason or another.
 fn install(packages: &[&str]) -> Result<()> {
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends", LOCK_PATIENCE];
     arguments.extend_from_slice(packages);
     let apt = |arguments: &[&str]| {
         let mut command = shell::command("apt-get", arguments);
