@@ -317,11 +317,11 @@ impl Control {
             Message::Input(Input::Idle) if !self.hands.registry.is_idle() => {}
             Message::Input(input) => self.feed(Instant::now(), input),
             Message::Reserve(reserve) => self.machine.set_reserve(reserve),
-            Message::Abandon => {
-                if self.stop.is_none() {
-                    self.end = End::Abandoned;
-                }
-            }
+            Message::Abandon => match self.end {
+                // A stop under way is seen through, and a process that is to leave is made to leave.
+                End::NotYet if self.stop.is_none() => self.end = End::Abandoned,
+                End::NotYet | End::Reported { .. } | End::Abandoned => {}
+            },
         }
         self.act();
     }
