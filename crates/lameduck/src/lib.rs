@@ -19,6 +19,7 @@ mod report;
 pub mod signals;
 mod snapshot;
 mod sys;
+pub mod takeover;
 pub mod work;
 
 pub use connection::Stream;
