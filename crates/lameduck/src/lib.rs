@@ -8,10 +8,12 @@ mod error;
 pub mod exit;
 #[cfg(feature = "http")]
 pub mod http;
+mod inherit;
 mod json;
 pub mod lifecycle;
 pub mod listener;
 mod log;
+pub mod notify;
 pub mod phase;
 mod readiness;
 mod report;
