@@ -27,9 +27,10 @@ use crate::exit;
 use crate::json::Object;
 use crate::listener::AcceptErrors;
 use crate::log::Log;
+use crate::notify::teller::Teller;
 use crate::phase::{Action, Cause, Input, Machine, Outcome, Phase, Step};
 use crate::readiness::{Sign, State};
-use crate::report::{Report, cause_word, counts_json, seconds, work_json};
+use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
 use crate::signals::{self, SignalAction, Signals};
 use crate::work::{Counts, Notice, Registry, Told, WorkItem};
 
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     CloseGate { shared: bool },
     /// Close the resources by then; answer with [`Input::Closed`].
     CloseResources { until: Option<Instant> },
+    /// Give a sign of life; answer with [`Message::Alive`].
+    Answer,
 }
 
 /// What happened, on its way to the thread.
@@ -62,6 +65,8 @@ pub(crate) enum Message {
     Input(Input),
     /// Closing needs this much of the grace period.
     Reserve(Duration),
+    /// The runtime answers.
+    Alive,
     /// The last handle is gone before a stop began: nobody is interested any more.
     Abandon,
 }
@@ -96,6 +101,8 @@ pub(crate) struct Hands {
     pub(crate) accept_errors: Arc<AcceptErrors>,
     pub(crate) drain: CancellationToken,
     pub(crate) log: Arc<Log>,
+    /// Speaks to the service manager.
+    pub(crate) teller: Teller,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// Commands the runtime has picked up; compared with those sent.
     pub(crate) picked_up: Arc<AtomicU64>,
@@ -232,6 +239,10 @@ impl Control {
             let now = Instant::now();
             self.feed(now, Input::Tick);
             self.progress(now);
+            self.hands.teller.retry(now);
+            if self.hands.teller.asks_runtime(now) {
+                self.command(Command::Answer);
+            }
             self.leave_in_time(now);
         }
     }
@@ -254,7 +265,8 @@ impl Control {
             End::NotYet => Some(stop.progress_at),
             End::Reported { .. } | End::Abandoned => None,
         });
-        let due = [self.machine.poll_timeout(), progress_at, leave_at].into_iter().flatten().min();
+        let dues = [self.machine.poll_timeout(), progress_at, leave_at, self.hands.teller.due()];
+        let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -296,6 +308,7 @@ impl Control {
             SignalAction::Ignore => {
                 let line = format!("{} noted and ignored", signals::name(number));
                 self.hands.log.line("signal", &line);
+                self.answer_reload(now, number, &line);
                 None
             }
         };
@@ -312,11 +325,20 @@ impl Control {
         }
     }
 
+    /// A manager that reloads by SIGHUP waits for an answer, even if there is nothing to reload.
+    fn answer_reload(&mut self, now: Instant, number: i32, line: &str) {
+        if number == signals::HUP && self.machine.phase() == Phase::Serving {
+            self.hands.teller.reloading(now);
+            self.hands.teller.reloaded(now, line);
+        }
+    }
+
     fn take_message(&mut self, message: Message) {
         match message {
             Message::Input(Input::Idle) if !self.hands.registry.is_idle() => {}
             Message::Input(input) => self.feed(Instant::now(), input),
             Message::Reserve(reserve) => self.machine.set_reserve(reserve),
+            Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
                 End::NotYet if self.stop.is_none() => self.end = End::Abandoned,
@@ -359,8 +381,13 @@ impl Control {
             Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
             None => "no deadline".to_owned(),
         };
+        let waiting = format!("waiting for {live} ({bound})");
         if live != Counts::default() {
-            self.hands.log.line("waiting", &format!("waiting for {live} ({bound})"));
+            self.hands.log.line("waiting", &waiting);
+        }
+        if self.machine.cause() != Some(Cause::Successor) {
+            let deadline = self.machine.deadline();
+            self.hands.teller.stopping(now, &format!("stopping ({cause}): {waiting}"), deadline);
         }
     }
 
@@ -379,7 +406,10 @@ impl Control {
     fn act(&mut self) {
         while let Some(action) = self.machine.poll_action() {
             match action {
-                Action::ShowReady => self.hands.sign.show(State::Ready),
+                Action::ShowReady => {
+                    self.hands.sign.show(State::Ready);
+                    self.hands.teller.ready(Instant::now());
+                }
                 Action::ShowNotReady => self.hands.sign.show(State::NotReady),
                 Action::Accept => self.command(Command::Accept),
                 Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
@@ -397,6 +427,7 @@ impl Control {
                 Action::Resume => {
                     self.hands.registry.tell(Told::Serve);
                     self.hands.sign.show(State::Ready);
+                    self.hands.teller.taken_back(Instant::now());
                     self.command(Command::Accept);
                 }
                 Action::AdmitSuccessor | Action::RefuseSuccessor(_) => {}
@@ -405,8 +436,11 @@ impl Control {
     }
 
     fn command(&mut self, command: Command) {
+        // The time counts from the oldest command that still lies there.
+        if self.hands.picked_up.load(Ordering::Acquire) >= self.commands_sent {
+            self.command_sent_at = Some(Instant::now());
+        }
         self.commands_sent += 1;
-        self.command_sent_at = Some(Instant::now());
         // A closed channel means that the runtime is gone; the deadline sees to the rest.
         let _ = self.hands.commands.send(command);
     }
@@ -461,6 +495,10 @@ impl Control {
             Outcome::Finished => self.machine.deadline(),
             Outcome::DeadlineExceeded | Outcome::Forced(_) => Some(now + LEAVE),
         };
+        let cut = &report.cut;
+        let (how, done) = (outcome_word(outcome), &report.finished);
+        let status = format!("{how}: {done} completed, {cut} cut");
+        self.hands.teller.stopped(now, &status, leave_at.filter(|_| self.scope == Scope::Process));
         self.end = End::Reported { leave_at, code };
         self.hands.ended.send_replace(Some(report));
     }
@@ -478,7 +516,7 @@ impl Control {
         let waiting = match self.machine.phase() {
             Phase::Closing => {
                 let open = self.hands.resources.open_names();
-                format!("closing {}", open.join(", "))
+                format!("closing {}", open.join(", ")).trim_end().to_owned()
             }
             Phase::LameDuck => "lame duck: not ready, still accepting".to_owned(),
             Phase::Draining(Step::Gate | Step::Settle) => "closing the listeners".to_owned(),
@@ -490,7 +528,9 @@ impl Control {
                 format!("waiting for {live}: {}", names.join("; "))
             }
         };
-        self.hands.log.line("waiting", &format!("{waiting} ({left})"));
+        let waiting = format!("{waiting} ({left})");
+        self.hands.log.line("waiting", &waiting);
+        self.hands.teller.progress(now, &waiting, self.machine.deadline());
         if let Some(blocked) = self.runtime_blocked(now) {
             let line = format!("the async runtime has not answered for {}", seconds(blocked));
             self.hands.log.line("blocked", &line);

@@ -9,10 +9,12 @@ pub mod exit;
 pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
+mod inherit;
 mod json;
 pub mod lifecycle;
 pub mod listener;
 mod log;
+pub mod notify;
 pub mod phase;
 mod readiness;
 mod report;

@@ -16,8 +16,11 @@ use crate::control::{self, Command, Hands, Message, Scope, View};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::handover::Handover;
+use crate::inherit;
 use crate::listener::{AcceptErrors, Accepting, Handler, Listener, Order};
 use crate::log::{Log, LogFormat};
+use crate::notify::Notifier;
+use crate::notify::teller::Teller;
 use crate::phase::{Cause, Config, Input, Machine, Phase};
 use crate::readiness::{Readiness, Sign};
 use crate::report::{Report, panic_words};
@@ -48,6 +51,7 @@ pub struct Builder {
     settle: Duration,
     signals: Option<Signals>,
     log: Option<LogFormat>,
+    notifier: Option<Notifier>,
     version: String,
 }
 
@@ -60,6 +64,7 @@ impl Builder {
             settle: SETTLE,
             signals: Some(Signals::default()),
             log: None,
+            notifier: None,
             version: String::new(),
         }
     }
@@ -120,6 +125,13 @@ impl Builder {
         self
     }
 
+    /// How the service manager is told that the service is ready, stopping or alive. Default
+    /// [`Notifier::from_env`] with the built-in signals, [`Notifier::none`] without.
+    pub fn notify(mut self, notifier: Notifier) -> Builder {
+        self.notifier = Some(notifier);
+        self
+    }
+
     /// The program's version, for status and reports.
     pub fn version(mut self, version: &str) -> Builder {
         version.clone_into(&mut self.version);
@@ -143,6 +155,10 @@ impl Builder {
             Scope::Process => LogFormat::Text,
             Scope::Library => LogFormat::Silent,
         });
+        let notifier = self.notifier.clone().unwrap_or_else(|| match scope {
+            Scope::Process => Notifier::from_env(),
+            Scope::Library => Notifier::none(),
+        });
         let machine = Machine::new(self.machine_config());
         let registry = Registry::new();
         let resources = Arc::new(Resources::default());
@@ -162,6 +178,7 @@ impl Builder {
             accept_errors: Arc::clone(&accept_errors),
             drain: drain.clone(),
             log: Arc::clone(&log),
+            teller: Teller::new(notifier, Arc::clone(&log), Instant::now()),
             commands,
             picked_up: Arc::clone(&picked_up),
             view,
@@ -289,6 +306,22 @@ impl Lifecycle {
     /// As [`Listener::bind`].
     pub async fn listen(&self, address: &str) -> Result<Listener, Error> {
         Listener::bind(address).await
+    }
+
+    /// The listening sockets a service manager opened for this process (`LISTEN_FDS`), with their names
+    /// (`LISTEN_FDNAMES`), in order. None when there are none, or when they are meant for another process.
+    ///
+    /// They may be taken once. Take them before child processes start: until then a child inherits them too. The
+    /// manager keeps its own copy, so at a stop this process just stops accepting, and what is queued waits for
+    /// the next start.
+    ///
+    /// # Errors
+    ///
+    /// When the variables cannot be understood, when a descriptor is not a listening stream socket (TCP or Unix), and
+    /// when the sockets were taken before.
+    pub fn inherited(&self) -> Result<Vec<(String, Listener)>, Error> {
+        let _runtime = self.shared.runtime.enter();
+        inherit::take(|name| std::env::var_os(name), std::process::id())
     }
 
     /// Serves each connection of `listener` with `handler`, a protocol of your own without HTTP.
@@ -744,6 +777,7 @@ impl Driver {
             self.picked_up.fetch_add(1, Ordering::AcqRel);
             match command {
                 Command::Accept => self.gates.open(),
+                Command::Answer => self.control.send(Message::Alive),
                 Command::CloseGate { shared } => {
                     let acks = self.gates.close(shared);
                     let control = Arc::clone(&self.control);

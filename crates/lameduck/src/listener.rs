@@ -26,13 +26,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
@@ -170,6 +171,35 @@ impl Listener {
         self
     }
 
+    /// Serves from a socket that somebody handed to this process and may still have.
+    pub(crate) fn inherited(socket: OwnedFd) -> io::Result<Listener> {
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if sockopt::socket_type(&socket)? != SocketType::STREAM {
+            return refuse("it is not a stream socket");
+        }
+        if !sockopt::socket_acceptconn(&socket)? {
+            return refuse("it is not listening (a single connection, as with Accept=yes?)");
+        }
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let (socket, address) = match sockopt::socket_domain(&socket)? {
+            AddressFamily::INET | AddressFamily::INET6 => {
+                let socket = TcpListener::from_std(socket.into())?;
+                let local = socket.local_addr()?;
+                let family = if local.is_ipv6() { Family::V6 } else { Family::V4 };
+                (Bound::Tcp(socket, family), local.to_string())
+            }
+            AddressFamily::UNIX => {
+                let socket = std::os::unix::net::UnixListener::from(socket);
+                let address = format!("unix:{}", unix_name(&socket.local_addr()?));
+                let socket = UnixListener::from_std(socket)?;
+                // The path belongs to whoever bound it.
+                (Bound::Unix(socket, None), address)
+            }
+            _ => return refuse("it is neither a TCP nor a Unix socket"),
+        };
+        Ok(Listener { socket, address, origin: Origin::Shared })
+    }
+
     fn bind_tcp(given: &str, address: SocketAddr) -> Result<Listener, Error> {
         let fail = |error| Error::io("listen on", given, error);
         let family = if address.is_ipv6() { Family::V6 } else { Family::V4 };
@@ -298,6 +328,14 @@ impl Listener {
             }
         }
     }
+}
+
+fn unix_name(address: &std::os::unix::net::SocketAddr) -> String {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return format!("@{}", String::from_utf8_lossy(name));
+    }
+    address.as_pathname().map_or_else(String::new, |path| path.display().to_string())
 }
 
 fn is_socket(path: &Path) -> bool {

@@ -99,7 +99,8 @@ impl Report {
     }
 }
 
-fn outcome_word(outcome: Outcome) -> &'static str {
+/// How it ended, in a few words.
+pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Finished => "finished",
         Outcome::DeadlineExceeded => "deadline exceeded",

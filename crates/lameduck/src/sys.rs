@@ -1,12 +1,51 @@
-//! The two socket options that no safe crate offers: the only file that may use `unsafe`.
+//! What no safe crate offers, two socket options and inherited descriptors: the only file that may use `unsafe`.
 //!
 //! `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a
 //! minimum. On a listening socket that keeps new SYNs out, while handshakes already begun complete: the request
 //! socket is past the check (`tcp_v4_rcv`). Accepted sockets inherit the value and must have it set back to 0.
+//!
+//! A descriptor that came through exec(2) has a number and no owner; [`take_inherited`] makes it owned.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+/// The numbers [`take_inherited`] has given an owner.
+static TAKEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Takes a descriptor that this process was started with, once.
+///
+/// What this process opened itself is refused, whatever the environment says: everything that opens descriptors in
+/// a Rust program asks for close-on-exec, and what came through exec(2) does not have it.
+pub(crate) fn take_inherited(number: i32) -> io::Result<OwnedFd> {
+    const F_GETFD: i32 = 1;
+    const FD_CLOEXEC: i32 = 1;
+    let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if taken.contains(&number) {
+        return refuse("it was taken before");
+    }
+    // SAFETY: F_GETFD takes no third argument, touches no memory and fails on a number that is not open.
+    let flags = unsafe { fcntl(number, F_GETFD) };
+    match flags {
+        -1 => return Err(io::Error::last_os_error()),
+        flags if flags & FD_CLOEXEC != 0 => return refuse("this process opened it itself"),
+        _ => {}
+    }
+    // SAFETY: the number is open. It has no owner: it came through exec(2), since it lacks close-on-exec, and
+    // the lock and the set above let nobody take the same number twice. Whoever set `LISTEN_PID` to this process
+    // guarantees that it was passed for this purpose.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    taken.insert(number);
+    rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(descriptor)
+}
+
+unsafe extern "C" {
+    fn fcntl(descriptor: i32, command: i32, ...) -> i32;
+}
 
 /// The smallest TTL that a packet must carry to be let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
