@@ -18,6 +18,8 @@ pub mod notify;
 pub mod phase;
 mod readiness;
 mod report;
+mod respawn;
+pub mod shared;
 pub mod signals;
 mod snapshot;
 mod sys;

@@ -1,4 +1,5 @@
-//! What no safe crate offers, two socket options and inherited descriptors: the only file that may use `unsafe`.
+//! What no safe crate offers, two socket options, inherited descriptors and shared memory: the only file that may use
+//! `unsafe`.
 //!
 //! `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a
 //! minimum. On a listening socket that keeps new SYNs out, while handshakes already begun complete: the request
@@ -10,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 /// The numbers [`take_inherited`] has given an owner.
@@ -118,4 +120,111 @@ pub(crate) fn set_min_ttl_v4(_: BorrowedFd<'_>, _: MinTtl) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_min_ttl_v6(_: BorrowedFd<'_>, _: MinTtl) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A file in memory that can neither grow nor shrink, so that a mapping of it cannot fault; `None` where there is no
+/// such thing.
+#[cfg(target_os = "linux")]
+pub(crate) fn memory_file(name: &str, size: u64) -> io::Result<Option<OwnedFd>> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create(name, flags)?;
+    rustix::fs::ftruncate(&file, size)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(Some(file))
+}
+
+/// A file in memory; there is no such thing here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn memory_file(_: &str, _: u64) -> io::Result<Option<OwnedFd>> {
+    Ok(None)
+}
+
+/// Counters in shared memory, or in plain memory where there is no file.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    cells: std::ptr::NonNull<AtomicU64>,
+    count: usize,
+    home: Home,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    #[cfg(target_os = "linux")]
+    File,
+    Heap,
+}
+
+// SAFETY: all access goes through shared references to atomics, whose memory lives as long as the mapping.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `&AtomicU64` may be used from any thread.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(file: Option<&OwnedFd>, count: usize) -> io::Result<Mapping> {
+        match file {
+            #[cfg(target_os = "linux")]
+            Some(file) => Mapping::of_file(file, count),
+            #[cfg(not(target_os = "linux"))]
+            Some(_) => Err(io::ErrorKind::Unsupported.into()),
+            None => {
+                let cells: Box<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+                let cells = std::ptr::NonNull::from(Box::leak(cells)).cast();
+                Ok(Mapping { cells, count, home: Home::Heap })
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn of_file(file: &OwnedFd, count: usize) -> io::Result<Mapping> {
+        use rustix::fs::SealFlags;
+        use rustix::mm::{MapFlags, ProtFlags};
+        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let size = rustix::fs::fstat(file)?.st_size;
+        if usize::try_from(size) != Ok(count * 8) {
+            return refuse(format!("it has {size} bytes, not {}", count * 8));
+        }
+        let seals = rustix::fs::fcntl_get_seals(file)?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return refuse("it could shrink under a mapping".to_owned());
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory. The file is sealed
+        // against shrinking and as long as the mapping, so no access faults.
+        let address = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                count * 8,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        }?;
+        match std::ptr::NonNull::new(address.cast()) {
+            Some(cells) => Ok(Mapping { cells, count, home: Home::File }),
+            None => refuse("it was mapped at address zero".to_owned()),
+        }
+    }
+
+    pub(crate) fn cells(&self) -> &[AtomicU64] {
+        // SAFETY: the memory holds `count` aligned 64-bit values (a page or a boxed slice), lives as long as
+        // `self`, and is only ever accessed atomically, by this process and by others that map the file.
+        unsafe { std::slice::from_raw_parts(self.cells.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        match self.home {
+            #[cfg(target_os = "linux")]
+            // SAFETY: mapped by `of_file` with this length; no reference outlives `self`.
+            Home::File => {
+                let _ = unsafe { rustix::mm::munmap(self.cells.as_ptr().cast(), self.count * 8) };
+            }
+            // SAFETY: leaked by `new` from a boxed slice of this length; no reference outlives `self`.
+            Home::Heap => drop(unsafe {
+                Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.cells.as_ptr(), self.count))
+            }),
+        }
+    }
 }
