@@ -399,7 +399,7 @@ impl Control {
                     self.hands.sign.show(State::Ready);
                     self.command(Command::Accept);
                 }
-                Action::AdmitSuccessor | Action::RefuseSuccessor(_) => {}
+                Action::AdmitSuccessor | Action::RefuseSuccessor(_) | Action::ConfirmSuccessor => {}
             }
         }
     }
