@@ -17,7 +17,7 @@ enum Event {
     Later(Duration),
 }
 
-const EVENTS: [Event; 17] = [
+const EVENTS: [Event; 16] = [
     Event::Input(Input::Ready),
     Event::Input(Input::Stop(TERM)),
     Event::Input(Input::Force(QUIT)),
@@ -33,7 +33,6 @@ const EVENTS: [Event; 17] = [
     Event::Input(Input::SuccessorKeeps),
     Event::Input(Input::PredecessorResumed),
     Event::Due,
-    Event::Later(Duration::from_millis(1)),
     Event::Later(Duration::from_millis(700)),
 ];
 
