@@ -430,7 +430,7 @@ impl Control {
                     self.hands.teller.taken_back(Instant::now());
                     self.command(Command::Accept);
                 }
-                Action::AdmitSuccessor | Action::RefuseSuccessor(_) => {}
+                Action::AdmitSuccessor | Action::RefuseSuccessor(_) | Action::ConfirmSuccessor => {}
             }
         }
     }

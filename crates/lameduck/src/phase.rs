@@ -8,7 +8,7 @@
 //!
 //! 1. Phases move right; the one edge back is a successor lost in probation.
 //! 2. No connection is told to finish before the gate acknowledged and settle ended.
-//! 3. Readiness goes red before the gate closes, unless a successor is ready.
+//! 3. Readiness goes red before the gate closes, unless another generation is ready.
 //! 4. The deadline is fixed when Serving is left; a later stop can only bring it nearer.
 //! 5. Stopped means: nothing live, or force was issued, and the outcome says which.
 //! 6. One starting successor at most; draining generations are bounded by a named cap.
@@ -72,6 +72,8 @@ pub enum Cause {
     Request,
     /// A successor accepts in our place.
     Successor,
+    /// The predecessor accepts in our place again: this version was rolled back.
+    Predecessor,
 }
 
 /// What happened.
@@ -102,8 +104,12 @@ pub enum Input {
     TakeoverFailed,
     /// The successor accepts connections.
     SuccessorAccepting,
-    /// The successor died.
+    /// The successor died, or gives the service back.
     SuccessorLost,
+    /// The successor keeps the service whatever becomes of it: it was told to stop, or has a successor of its own.
+    SuccessorKeeps,
+    /// The predecessor accepts from our sockets again and wants us to go.
+    PredecessorResumed,
 }
 
 /// What to do now.
@@ -142,6 +148,8 @@ pub enum Action {
     RefuseSuccessor(Refusal),
     /// The successor is lost: accept again as if nothing had happened.
     Resume,
+    /// The successor keeps the service for good: give up what was kept for a way back.
+    ConfirmSuccessor,
 }
 
 /// Why a successor is turned away.
@@ -335,6 +343,8 @@ impl Machine {
             Input::TakeoverFailed => self.takeover_failed(),
             Input::SuccessorAccepting => self.successor_accepting(now),
             Input::SuccessorLost => self.successor_lost(),
+            Input::SuccessorKeeps => self.confirm_successor(now),
+            Input::PredecessorResumed => self.predecessor_resumed(now),
         }
         self.time_passed(now);
     }
@@ -364,14 +374,13 @@ impl Machine {
                 self.clip_timer();
             }
             Phase::LameDuck => self.gate(false),
-            // The service moved on to a successor; this stop is the first this generation hears.
-            Phase::Draining(_) | Phase::Closing if self.cause == Some(Cause::Successor) => {
+            // The service moved on to another generation; this stop is the first this one hears.
+            Phase::Draining(_) | Phase::Closing
+                if matches!(self.cause, Some(Cause::Successor | Cause::Predecessor)) =>
+            {
                 self.bring_deadline_nearer(now);
                 self.cause = Some(cause);
-                self.successor = Successor::Confirmed;
-                if self.idle_in_probation {
-                    self.close(now);
-                }
+                self.confirm_successor(now);
             }
             Phase::Draining(_) | Phase::Closing => self.force(now, Outcome::Forced(cause)),
             Phase::Stopped => {}
@@ -514,11 +523,9 @@ impl Machine {
                     self.close_gate(false);
                 }
                 self.forced = Some(outcome);
-                self.successor = match self.successor {
-                    Successor::Accepting { .. } => Successor::Confirmed,
-                    other => other,
-                };
                 self.actions.push_back(Action::Force);
+                self.idle_in_probation = false;
+                self.confirm_successor(now);
                 self.close(now);
             }
         }
@@ -528,10 +535,7 @@ impl Machine {
         if let Successor::Accepting { probation_until } = self.successor
             && probation_until <= now
         {
-            self.successor = Successor::Confirmed;
-            if self.idle_in_probation {
-                self.close(now);
-            }
+            self.confirm_successor(now);
         }
         // A zero lame duck or an old deadline can expire several waits at one instant.
         while let Some((at, bound)) = self.timer {
@@ -568,6 +572,36 @@ impl Machine {
                 self.successor = Successor::Starting;
                 self.actions.push_back(Action::AdmitSuccessor);
             }
+        }
+    }
+
+    /// From here on there is no way back, and nothing to wait for if all work has ended.
+    fn confirm_successor(&mut self, now: Instant) {
+        if let Successor::Accepting { .. } = self.successor {
+            self.successor = Successor::Confirmed;
+            self.actions.push_back(Action::ConfirmSuccessor);
+            if self.idle_in_probation {
+                self.close(now);
+            }
+        }
+    }
+
+    fn predecessor_resumed(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Starting => {
+                self.fix_deadline(now, Cause::Predecessor, self.config.upgrade_grace);
+                self.finish();
+            }
+            Phase::Serving => {
+                self.abandon_starting_successor();
+                self.fix_deadline(now, Cause::Predecessor, self.config.upgrade_grace);
+                self.gate(true);
+            }
+            // A stop came first. What it still accepts, the predecessor accepts as well.
+            Phase::LameDuck => self.gate(true),
+            // A successor of our own is sent away by whoever drives this: it has no way back to us.
+            Phase::Draining(_) => self.confirm_successor(now),
+            Phase::Closing | Phase::Stopped => {}
         }
     }
 

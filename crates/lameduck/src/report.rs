@@ -48,9 +48,8 @@ impl Report {
         let failed = |end: &ClosingEnd| matches!(end, ClosingEnd::Failed(_));
         match self.outcome {
             Outcome::Forced(Cause::Signal(signal)) => exit::forced_by(signal),
-            Outcome::Forced(Cause::Request | Cause::Successor) | Outcome::DeadlineExceeded => {
-                exit::DEADLINE
-            }
+            Outcome::Forced(Cause::Request | Cause::Successor | Cause::Predecessor)
+            | Outcome::DeadlineExceeded => exit::DEADLINE,
             Outcome::Finished if self.resources.iter().any(|r| passed_over(&r.end)) => {
                 exit::DEADLINE
             }
@@ -114,6 +113,7 @@ pub(crate) fn cause_word(cause: Cause) -> String {
         Cause::Signal(signal) => signals::name(signal),
         Cause::Request => "request".to_owned(),
         Cause::Successor => "successor".to_owned(),
+        Cause::Predecessor => "rollback".to_owned(),
     }
 }
 

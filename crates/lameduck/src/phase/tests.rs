@@ -130,6 +130,8 @@ fn parse_input(words: &[&str]) -> Input {
         ["failed"] => Input::TakeoverFailed,
         ["accepting"] => Input::SuccessorAccepting,
         ["lost"] => Input::SuccessorLost,
+        ["keeps"] => Input::SuccessorKeeps,
+        ["rolled-back"] => Input::PredecessorResumed,
         _ => panic!("no such input: {words:?}"),
     }
 }
@@ -167,6 +169,7 @@ fn action_word(run: &Run, action: &Action) -> String {
             "refuse-too-many-generations".to_owned()
         }
         Action::Resume => "resume".to_owned(),
+        Action::ConfirmSuccessor => "confirm".to_owned(),
     }
 }
 
@@ -178,6 +181,7 @@ fn cause_word(cause: Cause) -> &'static str {
         Cause::Signal(_) => "signal",
         Cause::Request => "request",
         Cause::Successor => "successor",
+        Cause::Predecessor => "predecessor",
     }
 }
 

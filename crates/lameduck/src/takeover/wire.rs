@@ -15,7 +15,7 @@
 //!
 //! - A field whose tag has [`OPTIONAL_FIELD`] set, and a frame whose flags have [`OPTIONAL_FRAME`] set, may be unknown
 //!   to the receiver, who skips it. Any other unknown field or frame is refused by name.
-//! - [`Hello`] and [`Refuse`] are read whatever protocol their frame names, so that two versions that share no
+//! - [`Hello`] and [`Message::Refuse`] are read whatever protocol their frame names, so that two versions that share no
 //!   protocol can still tell each other so. Their required fields are those of protocol 1 for ever.
 //! - Every other frame is written in the protocol both agreed on ([`Protocols::agree`]).
 //!
@@ -36,7 +36,7 @@ mod message;
 pub use error::{Error, FieldName, Problem};
 pub use message::{
     Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Ready, Reason,
-    Refuse, Reply, Socket, State, Status,
+    Reply, Socket, State, Status, Why,
 };
 
 /// The first bytes of every frame.

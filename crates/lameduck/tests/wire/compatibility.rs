@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lameduck::takeover::wire::{
     self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Ready, Reason,
-    Received, Refuse, Reply, Socket, State, Status,
+    Received, Reply, Socket, State, Status, Why,
 };
 
 /// Bytes from text: hexadecimal digits and `"ascii"`; `#` begins a comment.
@@ -65,7 +65,7 @@ fn protocol_1_refuse() {
         0100 02000000 0200                      # another successor is starting
         0200 05000000 "pid_7"
         "#,
-        Message::Refuse(Refuse::new(Reason::AnotherStarting, "pid_7")),
+        Message::Refuse(Why::new(Reason::AnotherStarting, "pid_7")),
     );
 }
 
@@ -135,11 +135,11 @@ fn protocol_1_commit_and_what_follows_it() {
     golden(r#""LAME" 0100 0c00 0000 0000 00000000"#, Message::Final);
     golden(
         r#""LAME" 0100 0a00 0000 0000 0e000000 0100 02000000 0b00 0200 00000000"#,
-        Message::Resume(Refuse::new(Reason::Failed, "")),
+        Message::Resume(Why::new(Reason::Failed, "")),
     );
     golden(
         r#""LAME" 0100 0b00 0000 0000 0e000000 0100 02000000 0d00 0200 00000000"#,
-        Message::Rollback(Refuse::new(Reason::Operator, "")),
+        Message::Rollback(Why::new(Reason::Operator, "")),
     );
 }
 
@@ -280,7 +280,7 @@ fn a_refusal_of_any_protocol_is_understood() {
     );
     assert_eq!(
         wire::decode(&frame, 0),
-        Ok(Received::Message(Message::Refuse(Refuse::new(Reason::Other(9999), "why"))))
+        Ok(Received::Message(Message::Refuse(Why::new(Reason::Other(9999), "why"))))
     );
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lameduck::takeover::wire::{
     self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Ready, Reason,
-    Received, Refuse, Reply, Socket, State, Status,
+    Received, Reply, Socket, State, Status, Why,
 };
 
 #[track_caller]
@@ -102,7 +102,7 @@ fn a_connection_is_limited() {
 
 #[test]
 fn texts_are_limited() {
-    let refuse = |length| Message::Refuse(Refuse::new(Reason::Failed, long(length)));
+    let refuse = |length| Message::Refuse(Why::new(Reason::Failed, long(length)));
     fits(refuse(wire::MAX_TEXT));
     refused(refuse(4097), "Refuse: field `text` has 4097 bytes, 4096 are the most");
     let hello = |length| {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use lameduck::takeover::wire::{
     self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Ready, Reason,
-    Received, Refuse, Reply, Socket, State, Status,
+    Received, Reply, Socket, State, Status, Why,
 };
 
 use crate::holds::holds_for;
@@ -40,8 +40,8 @@ fn reason() -> impl Strategy<Value = Reason> {
     ]
 }
 
-fn refuse() -> impl Strategy<Value = Refuse> {
-    (reason(), text()).prop_map(|(reason, text)| Refuse { reason, text })
+fn refuse() -> impl Strategy<Value = Why> {
+    (reason(), text()).prop_map(|(reason, text)| Why { reason, text })
 }
 
 fn hello() -> impl Strategy<Value = Hello> {

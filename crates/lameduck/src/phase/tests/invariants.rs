@@ -37,6 +37,8 @@ pub(super) struct Witness {
     told_to_finish: bool,
     deadline: Option<Instant>,
     successor: Successor,
+    /// The predecessor accepts in our place again.
+    relieved: bool,
     stop_asked: bool,
     /// Idle was reported after everything was told to finish.
     idle: bool,
@@ -68,6 +70,7 @@ impl Witness {
             told_to_finish: false,
             deadline: None,
             successor: Successor::None,
+            relieved: false,
             stop_asked: false,
             idle: false,
             forced: None,
@@ -90,11 +93,7 @@ impl Witness {
         for action in actions {
             self.see(now, input, *action, &before, machine)?;
         }
-        if let Successor::Probation { until } = self.successor
-            && until <= now
-        {
-            self.successor = Successor::Confirmed;
-        }
+        self.probation_ends(now, input)?;
         self.phases_move_right(&before, actions, machine)?;
         self.deadline_only_comes_nearer(now, &before, actions, machine)?;
         self.every_wait_is_bounded(now, machine)?;
@@ -109,12 +108,9 @@ impl Witness {
     fn hear(&mut self, now: Instant, input: Input, machine: &Machine) {
         match input {
             Input::Ready | Input::Tick | Input::TakeoverAsked { .. } => {}
-            Input::Stop(_) | Input::Force(_) => {
-                self.stop_asked = true;
-                if matches!(self.successor, Successor::Probation { .. }) {
-                    self.successor = Successor::Confirmed;
-                }
-            }
+            Input::Stop(_) | Input::Force(_) => self.stop_asked = true,
+            Input::PredecessorResumed => self.relieved |= self.phase < Phase::Draining(Step::Gate),
+            Input::SuccessorKeeps => {}
             Input::GateClosed => self.gates_awaited = self.gates_awaited.saturating_sub(1),
             Input::Settled => self.settled |= self.settle_began.is_some(),
             Input::Idle => self.idle |= self.told_to_finish,
@@ -160,8 +156,8 @@ impl Witness {
             }
             Action::MarkAnswers => {}
             Action::CloseGate { shared } => {
-                let successor =
-                    matches!(self.successor, Successor::Probation { .. } | Successor::Confirmed);
+                let successor = self.relieved
+                    || matches!(self.successor, Successor::Probation { .. } | Successor::Confirmed);
                 law!(self.accepting, "closes a gate that is closed");
                 law!(
                     self.sign == Sign::Red || successor,
@@ -224,12 +220,17 @@ impl Witness {
             Action::RefuseSuccessor(_) => {
                 law!(
                     matches!(input, Input::TakeoverAsked { .. })
-                        || (is_stop(input) && self.successor == Successor::Starting),
+                        || (leaves(input) && self.successor == Successor::Starting),
                     "refuses nobody"
                 );
-                if is_stop(input) {
+                if leaves(input) {
                     self.successor = Successor::None;
                 }
+            }
+            Action::ConfirmSuccessor => {
+                let probation = matches!(self.successor, Successor::Probation { .. });
+                law!(probation, "confirms {:?}", self.successor);
+                self.successor = Successor::Confirmed;
             }
             Action::Resume => {
                 self.successor = Successor::None;
@@ -240,6 +241,15 @@ impl Witness {
                 self.told_to_finish = false;
                 self.idle = false;
             }
+        }
+        Ok(())
+    }
+
+    /// Probation ends on time, and with anything that leaves no way back.
+    fn probation_ends(&self, now: Instant, input: Input) -> Result<(), String> {
+        if let Successor::Probation { until } = self.successor {
+            law!(now < until, "7: probation lasts longer than its bound");
+            law!(!leaves(input) && input != Input::SuccessorKeeps, "{input:?} left a way back");
         }
         Ok(())
     }
@@ -427,6 +437,11 @@ const A_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 fn after(at: Instant, wait: Duration) -> Instant {
     at + wait.min(A_LIFETIME)
+}
+
+/// After this, this generation does not serve again.
+fn leaves(input: Input) -> bool {
+    is_stop(input) || input == Input::PredecessorResumed
 }
 
 fn is_stop(input: Input) -> bool {

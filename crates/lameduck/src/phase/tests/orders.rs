@@ -17,7 +17,7 @@ enum Event {
     Later(Duration),
 }
 
-const EVENTS: [Event; 15] = [
+const EVENTS: [Event; 16] = [
     Event::Input(Input::Ready),
     Event::Input(Input::Stop(TERM)),
     Event::Input(Input::Force(QUIT)),
@@ -30,8 +30,9 @@ const EVENTS: [Event; 15] = [
     Event::Input(Input::TakeoverFailed),
     Event::Input(Input::SuccessorAccepting),
     Event::Input(Input::SuccessorLost),
+    Event::Input(Input::SuccessorKeeps),
+    Event::Input(Input::PredecessorResumed),
     Event::Due,
-    Event::Later(Duration::from_millis(1)),
     Event::Later(Duration::from_millis(700)),
 ];
 

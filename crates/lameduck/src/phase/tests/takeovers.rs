@@ -14,7 +14,7 @@ fn a_successor_takes_over_and_the_predecessor_leaves_after_probation() {
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish until 5500ms probation
         510ms idle -> | finish until 5500ms probation
-        5500ms tick -> close-resources | closing
+        5500ms tick -> confirm close-resources | closing
         5501ms closed -> finished | stopped
         ",
     );
@@ -30,7 +30,7 @@ fn long_work_stays_with_its_version() {
         500ms accepting -> hand-over-gate | gate until 5500ms probation
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish until 5500ms probation
-        5500ms tick -> | finish
+        5500ms tick -> confirm | finish
         5501ms lost -> | finish
         7200000ms idle -> close-resources | closing
         7200001ms closed -> finished | stopped
@@ -48,7 +48,7 @@ fn a_takeover_drain_with_a_deadline_cuts_at_it() {
         500ms accepting -> hand-over-gate | gate until 5500ms probation
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish until 5500ms probation
-        5500ms tick -> | finish until 9500ms deadline
+        5500ms tick -> confirm | finish until 9500ms deadline
         9500ms tick -> force close-by-9550ms | closing until 9550ms after-force
         9550ms closed -> deadline-exceeded | stopped
         ",
@@ -67,7 +67,7 @@ fn the_deadline_of_a_takeover_drain_leaves_room_for_the_probation() {
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish until 5500ms probation
         510ms idle -> | finish until 5500ms probation
-        5500ms tick -> close-by-5750ms | closing until 5750ms closing-deadline
+        5500ms tick -> confirm close-by-5750ms | closing until 5750ms closing-deadline
         5501ms closed -> finished | stopped
         ",
     );
@@ -160,7 +160,7 @@ fn a_stop_in_a_takeover_drain_sets_a_deadline_and_a_second_forces() {
         500ms accepting -> hand-over-gate | gate until 5500ms probation
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish until 5500ms probation
-        600ms stop TERM -> | finish until 1600ms deadline
+        600ms stop TERM -> confirm | finish until 1600ms deadline
         700ms lost -> | finish until 1600ms deadline
         800ms stop TERM -> force close-by-850ms | closing until 850ms after-force
         850ms tick -> forced-by-TERM | stopped
@@ -177,7 +177,7 @@ fn a_stop_in_a_takeover_drain_keeps_the_settle_that_runs() {
         10ms asked 0 -> admit | serving
         500ms accepting -> hand-over-gate | gate until 5500ms probation
         501ms gate-closed -> settle | settle until 601ms settle
-        502ms stop TERM -> | settle until 601ms settle
+        502ms stop TERM -> confirm | settle until 601ms settle
         601ms tick -> tell-finish | finish until 1502ms deadline
         ",
     );
@@ -194,7 +194,7 @@ fn a_stop_ends_the_wait_for_the_end_of_probation() {
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish until 5500ms probation
         510ms idle -> | finish until 5500ms probation
-        600ms stop TERM -> close-by-1600ms | closing until 1600ms closing-deadline
+        600ms stop TERM -> confirm close-by-1600ms | closing until 1600ms closing-deadline
         601ms closed -> finished | stopped
         ",
     );
@@ -207,7 +207,7 @@ fn a_first_stop_lets_a_takeover_drain_close_its_resources_and_a_second_does_not(
         "
         0ms ready -> accept show-ready | serving
         10ms asked 0 -> admit | serving
-        500ms accepting -> hand-over-gate | gate
+        500ms accepting -> hand-over-gate confirm | gate
         501ms gate-closed -> settle | settle until 601ms settle
         502ms settled -> tell-finish | finish
         510ms idle -> close-resources | closing
@@ -225,7 +225,7 @@ fn a_stop_cannot_move_the_deadline_of_a_takeover_drain_away() {
         0ms ready -> accept show-ready | serving
         10ms asked 0 -> admit | serving
         500ms accepting -> hand-over-gate | gate until 600ms probation
-        600ms tick -> | gate until 1000ms deadline
+        600ms tick -> confirm | gate until 1000ms deadline
         700ms stop TERM -> | gate until 1000ms deadline
         1000ms tick -> force close-by-1050ms | closing until 1050ms after-force
         ",
@@ -240,7 +240,7 @@ fn a_force_in_a_takeover_drain_ends_at_once() {
         0ms ready -> accept show-ready | serving
         10ms asked 0 -> admit | serving
         500ms accepting -> hand-over-gate | gate until 5500ms probation
-        501ms force QUIT -> force close-by-551ms | closing until 551ms after-force
+        501ms force QUIT -> force confirm close-by-551ms | closing until 551ms after-force
         502ms lost -> | closing until 551ms after-force
         503ms closed -> forced-by-QUIT | stopped
         ",
@@ -299,6 +299,94 @@ fn the_acknowledgement_of_an_earlier_gate_is_not_taken_for_that_of_a_later_one()
         503ms accepting -> hand-over-gate | gate until 5503ms probation
         504ms gate-closed -> | gate until 5503ms probation
         505ms gate-closed -> settle | settle until 605ms settle
+        ",
+    );
+}
+
+#[test]
+fn a_successor_that_keeps_the_service_ends_probation() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        # Nothing to keep yet.
+        11ms keeps -> | serving
+        500ms accepting -> hand-over-gate | gate until 5500ms probation
+        501ms gate-closed -> settle | settle until 601ms settle
+        502ms settled -> tell-finish | finish until 5500ms probation
+        510ms idle -> | finish until 5500ms probation
+        600ms keeps -> confirm close-resources | closing
+        601ms lost -> | closing
+        602ms closed -> finished | stopped
+        ",
+    );
+}
+
+#[test]
+fn a_version_that_is_rolled_back_hands_its_gate_over_and_finishes() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        10ms rolled-back -> hand-over-gate | gate
+        11ms gate-closed -> settle | settle until 111ms settle
+        12ms settled -> tell-finish | finish
+        # The first stop it hears gives it a deadline; it has nothing to show red.
+        20ms stop TERM -> | finish until 1020ms deadline
+        30ms idle -> close-by-1020ms | closing until 1020ms closing-deadline
+        31ms closed -> finished | stopped
+        ",
+    );
+}
+
+#[test]
+fn a_version_that_is_rolled_back_turns_its_own_successor_away() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        20ms rolled-back -> refuse-not-serving hand-over-gate | gate
+        21ms failed -> | gate
+        22ms asked 0 -> refuse-not-serving | gate
+        ",
+    );
+}
+
+#[test]
+fn a_version_that_is_rolled_back_while_its_successor_is_in_probation_has_no_way_back() {
+    check(
+        &config(),
+        "
+        0ms ready -> accept show-ready | serving
+        10ms asked 0 -> admit | serving
+        500ms accepting -> hand-over-gate | gate until 5500ms probation
+        501ms rolled-back -> confirm | gate
+        502ms lost -> | gate
+        503ms gate-closed -> settle | settle until 603ms settle
+        504ms settled -> tell-finish | finish
+        505ms idle -> close-resources | closing
+        506ms rolled-back -> | closing
+        ",
+    );
+}
+
+#[test]
+fn a_rollback_before_ready_ends_at_once_and_one_in_the_lame_duck_shares_the_gate() {
+    check(
+        &Config { upgrade_grace: Some(ms(400)), ..config() },
+        "
+        5ms rolled-back -> tell-finish | finish until 405ms deadline
+        6ms ready -> | finish until 405ms deadline
+        ",
+    );
+    check(
+        &Config { lame_duck: ms(300), ..config() },
+        "
+        0ms ready -> accept show-ready | serving
+        10ms stop TERM -> show-not-ready mark-answers | lame-duck until 310ms lame-duck
+        20ms rolled-back -> hand-over-gate | gate until 1010ms deadline
         ",
     );
 }

@@ -6,7 +6,7 @@ use super::error::Error;
 use super::fields::{Field, Reader, Writer};
 use super::message::{
     Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Ready, Reason,
-    Refuse, Reply, Socket, State, Status,
+    Reply, Socket, State, Status, Why,
 };
 use super::{
     HEADER, MAGIC, MAX_ADDED, MAX_ADDRESS, MAX_ARGUMENT, MAX_ARGUMENTS, MAX_DESCRIPTORS, MAX_FRAME,
@@ -128,7 +128,7 @@ fn write(message: &Message, to: &mut Writer) -> Result<(), Error> {
 fn read(kind: Kind, from: &mut Reader<'_>) -> Result<Message, Error> {
     Ok(match kind {
         Kind::Hello => Message::Hello(Hello::read(from)?),
-        Kind::Refuse => Message::Refuse(Refuse::read(from)?),
+        Kind::Refuse => Message::Refuse(Why::read(from)?),
         Kind::Offer => Message::Offer(Offer::read(from)?),
         Kind::Status => Message::Status(Status::read(from)?),
         Kind::Ready => Message::Ready(Ready::read(from)?),
@@ -136,8 +136,8 @@ fn read(kind: Kind, from: &mut Reader<'_>) -> Result<Message, Error> {
         Kind::Accepting => Message::Accepting,
         Kind::Connection => Message::Connection(Connection::read(from)?),
         Kind::Drained => Message::Drained,
-        Kind::Resume => Message::Resume(Refuse::read(from)?),
-        Kind::Rollback => Message::Rollback(Refuse::read(from)?),
+        Kind::Resume => Message::Resume(Why::read(from)?),
+        Kind::Rollback => Message::Rollback(Why::read(from)?),
         Kind::Final => Message::Final,
         Kind::Command => Message::Command(Command::read(from)?),
         Kind::Reply => Message::Reply(Reply::read(from)?),
@@ -177,7 +177,7 @@ impl Hello {
     }
 }
 
-impl Refuse {
+impl Why {
     const REASON: Field = Field::required(1, "reason");
     const TEXT: Field = Field::required(2, "text");
 
@@ -186,9 +186,9 @@ impl Refuse {
         to.text(Self::TEXT, &self.text, MAX_TEXT)
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Refuse, Error> {
+    fn read(from: &mut Reader<'_>) -> Result<Why, Error> {
         let reason = Reason::from_code(from.u16(Self::REASON)?);
-        Ok(Refuse { reason, text: from.text(Self::TEXT, MAX_TEXT)? })
+        Ok(Why { reason, text: from.text(Self::TEXT, MAX_TEXT)? })
     }
 }
 

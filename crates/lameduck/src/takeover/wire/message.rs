@@ -9,7 +9,7 @@ pub enum Message {
     /// Successor: I would like to take over.
     Hello(Hello),
     /// Either end, before the commit: this takeover will not be.
-    Refuse(Refuse),
+    Refuse(Why),
     /// Predecessor: here are my listeners and states, their descriptors beside this frame.
     Offer(Offer),
     /// Successor: I am still initialising.
@@ -25,9 +25,9 @@ pub enum Message {
     /// Predecessor: no more connections will come.
     Drained,
     /// Successor, in probation: take the service back. The predecessor answers with `Rollback` once it accepts.
-    Resume(Refuse),
+    Resume(Why),
     /// Predecessor, after the commit: stop accepting, finish, and go.
-    Rollback(Refuse),
+    Rollback(Why),
     /// Either end: there is no way back from here. Probation is over, or the successor was told to stop, or it has
     /// handed the service on itself.
     Final,
@@ -96,21 +96,21 @@ impl fmt::Display for Protocols {
 
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Refuse {
+pub struct Why {
     /// For programs.
     pub reason: Reason,
     /// For people.
     pub text: String,
 }
 
-impl Refuse {
+impl Why {
     /// A refusal.
-    pub fn new(reason: Reason, text: impl Into<String>) -> Refuse {
-        Refuse { reason, text: text.into() }
+    pub fn new(reason: Reason, text: impl Into<String>) -> Why {
+        Why { reason, text: text.into() }
     }
 }
 
-impl fmt::Display for Refuse {
+impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.text.as_str() {
             "" => write!(f, "{}", self.reason),
