@@ -94,7 +94,6 @@ impl Stream {
     }
 
     /// The socket's descriptor, to be sent to a successor.
-    #[cfg(feature = "http")]
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd;
         match &self.socket {

@@ -5,11 +5,13 @@
 //! 1. A connection is live work until its descriptor was sent: the drain cannot end with one on the way.
 //! 2. A connection that cannot be sent is given back to whoever served it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
 use crate::connection::Stream;
+use crate::listener::Handler;
 
 /// Unread bytes that travel with a connection at most; one with more stays until it has been read.
 pub const UNREAD_AT_MOST: usize = 32 * 1024;
@@ -22,10 +24,11 @@ pub(crate) struct Moved {
     pub(crate) unread: Vec<u8>,
 }
 
-/// The way to the successor, while there is one.
+/// The way to the successor, while there is one, and the servers that go on with what comes from a predecessor.
 #[derive(Default)]
 pub(crate) struct Handover {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
+    servers: Mutex<HashMap<Arc<str>, Handler>>,
 }
 
 /// A connection's access to the way.
@@ -37,6 +40,36 @@ pub(crate) struct Moving {
 impl Handover {
     pub(crate) fn moving(&self) -> Moving {
         Moving { way: Arc::clone(&self.way) }
+    }
+
+    /// Names who goes on with connections of `server`.
+    pub(crate) fn serves(&self, server: Arc<str>, handler: Handler) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(server, handler);
+    }
+
+    fn server(&self, name: &str) -> Option<(Arc<str>, Handler)> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.get_key_value(name).map(|(name, handler)| (Arc::clone(name), Arc::clone(handler)))
+    }
+
+    /// Goes on with a connection that a predecessor sent. One of a server that is no more is closed.
+    pub(crate) fn receive(
+        &self,
+        server: &str,
+        unread: Vec<u8>,
+        stream: impl FnOnce(Arc<str>) -> Stream,
+    ) {
+        if let Some((name, handler)) = self.server(server) {
+            handler(stream(name), unread);
+        }
+    }
+
+    /// Serves a connection here again that could not be sent.
+    pub(crate) fn give_back(&self, moved: Moved) {
+        if let Some((_, handler)) = self.server(&moved.server) {
+            handler(moved.stream, moved.unread);
+        }
     }
 
     /// Opens the way. As many connections wait in it as are open, so their descriptors bound it.

@@ -6,6 +6,7 @@ mod connection;
 mod control;
 mod error;
 pub mod exit;
+mod generations;
 pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
@@ -15,6 +16,7 @@ pub mod lifecycle;
 pub mod listener;
 mod log;
 pub mod notify;
+pub mod operate;
 pub mod phase;
 mod readiness;
 mod report;

@@ -36,7 +36,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection::{Arrival, Socket, Stream};
 use crate::error::Error;
@@ -64,12 +64,17 @@ pub const BACK_OFF_MOST: Duration = Duration::from_millis(500);
 /// How long the gate goes on trying to empty the queue while descriptors are exhausted.
 pub const STARVED_GATE: Duration = Duration::from_secs(1);
 
+/// How long a stop soon after an upgrade waits for the predecessor to let go of the socket.
+pub const LET_GO: Duration = Duration::from_secs(1);
+
 /// A bound and listening socket, TCP or Unix, that has not been served yet.
 ///
 /// From here on clients can connect; they wait in the kernel's queue until the lifecycle is ready.
 #[derive(Debug)]
 pub struct Listener {
     socket: Bound,
+    /// As the program asked for it: how a successor that asks for the same finds it.
+    given: String,
     address: String,
     origin: Origin,
 }
@@ -87,12 +92,28 @@ enum Family {
 }
 
 /// Where the socket came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Origin {
     /// This process bound it, and nobody else has it.
     Bound,
     /// Somebody handed it to us and may still have it.
     Shared,
+    /// A predecessor handed it to us; it lets go of it for good when this becomes true.
+    TakenOver(watch::Receiver<bool>),
+}
+
+impl Origin {
+    /// Whether no other process can accept from the socket. A predecessor is waited for, no longer than [`LET_GO`].
+    async fn is_sole(&mut self) -> bool {
+        match self {
+            Origin::Bound => true,
+            Origin::Shared => false,
+            Origin::TakenOver(let_go) => {
+                let gone = let_go.wait_for(|let_go| *let_go);
+                tokio::time::timeout(LET_GO, gone).await.is_ok()
+            }
+        }
+    }
 }
 
 /// The path of a Unix socket, with what tells whether it still is ours.
@@ -100,16 +121,25 @@ enum Origin {
 struct OwnPath {
     path: PathBuf,
     inode: (u64, u64),
+    keeper: Keeper,
+}
+
+/// Who removes the path in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    Us,
+    /// The socket went over to a successor, and its path with it.
+    Successor,
 }
 
 impl OwnPath {
     fn of(path: &Path) -> io::Result<OwnPath> {
-        Ok(OwnPath { path: path.to_owned(), inode: inode(path)? })
+        Ok(OwnPath { path: path.to_owned(), inode: inode(path)?, keeper: Keeper::Us })
     }
 
     /// Removes the path if it still leads to our socket.
     fn remove(&self) {
-        if inode(&self.path).is_ok_and(|now| now == self.inode) {
+        if self.keeper == Keeper::Us && inode(&self.path).is_ok_and(|now| now == self.inode) {
             // Lost to a race or to permissions: the next start replaces a stale path anyway.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -158,6 +188,7 @@ impl Listener {
         let family = if local.is_ipv6() { Family::V6 } else { Family::V4 };
         Ok(Listener {
             socket: Bound::Tcp(socket, family),
+            given: local.to_string(),
             address: local.to_string(),
             origin: Origin::Bound,
         })
@@ -197,7 +228,49 @@ impl Listener {
             }
             _ => return refuse("it is neither a TCP nor a Unix socket"),
         };
-        Ok(Listener { socket, address, origin: Origin::Shared })
+        Ok(Listener { socket, given: address.clone(), address, origin: Origin::Shared })
+    }
+
+    /// Serves from a predecessor's socket, which `given` asked for there too.
+    pub(crate) fn taken_over(
+        socket: OwnedFd,
+        given: &str,
+        let_go: watch::Receiver<bool>,
+    ) -> io::Result<Listener> {
+        let mut listener = Listener::inherited(socket)?;
+        given.clone_into(&mut listener.given);
+        listener.origin = Origin::TakenOver(let_go);
+        if let (Bound::Unix(_, own), Some(path)) =
+            (&mut listener.socket, given.strip_prefix("unix:"))
+        {
+            // From now on the path is ours to remove; the predecessor leaves it alone.
+            *own = OwnPath::of(Path::new(path)).ok();
+            given.clone_into(&mut listener.address);
+        }
+        Ok(listener)
+    }
+
+    /// As the program asked for it.
+    pub(crate) fn given(&self) -> &str {
+        &self.given
+    }
+
+    /// Whether it is a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.socket, Bound::Unix(..))
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.socket {
+            Bound::Tcp(socket, _) => socket.as_fd().try_clone_to_owned(),
+            Bound::Unix(socket, _) => socket.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    fn path_belongs_to(&mut self, keeper: Keeper) {
+        if let Bound::Unix(_, Some(own)) = &mut self.socket {
+            own.keeper = keeper;
+        }
     }
 
     fn bind_tcp(given: &str, address: SocketAddr) -> Result<Listener, Error> {
@@ -212,7 +285,12 @@ impl Listener {
         socket.listen(QUEUE as i32).map_err(fail)?;
         let socket = TcpListener::from_std(socket.into()).map_err(fail)?;
         let address = socket.local_addr().map_err(fail)?.to_string();
-        Ok(Listener { socket: Bound::Tcp(socket, family), address, origin: Origin::Bound })
+        Ok(Listener {
+            socket: Bound::Tcp(socket, family),
+            given: given.to_owned(),
+            address,
+            origin: Origin::Bound,
+        })
     }
 
     fn bind_unix(given: &str, path: &Path) -> Result<Listener, Error> {
@@ -253,6 +331,7 @@ impl Listener {
         let socket = UnixListener::from_std(socket.into()).map_err(fail)?;
         Ok(Listener {
             socket: Bound::Unix(socket, Some(own)),
+            given: given.to_owned(),
             address: given.to_owned(),
             origin: Origin::Bound,
         })
@@ -373,6 +452,8 @@ enum Gate {
 pub(crate) enum Order {
     /// Accept, or accept again.
     Open,
+    /// Answer with a second descriptor of the socket, for a successor.
+    Duplicate(oneshot::Sender<io::Result<OwnedFd>>),
     /// Stop accepting. `ack` is sent, or dropped, when no connection can be accepted any more.
     Close { shared: bool, ack: oneshot::Sender<()> },
 }
@@ -399,6 +480,13 @@ pub(crate) struct Accepting {
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
 }
 
+/// What becomes of a socket that this process stops accepting from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handed {
+    OnToSuccessor,
+    ToNobody,
+}
+
 enum Event {
     Order(Option<Order>),
     Accepted(io::Result<(Socket, Peer)>),
@@ -407,32 +495,54 @@ enum Event {
 impl Accepting {
     /// Accepts until told to close, and hands each connection to `serve`.
     pub(crate) async fn run(mut self, mut listener: Listener, serve: Handler) {
-        // Clients wait in the kernel's queue until the lifecycle is ready.
+        // Clients wait in the kernel's queue until the lifecycle is ready, and while a successor is on probation.
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Open => {}
+                Order::Duplicate(to) => {
+                    let _ = to.send(listener.duplicate());
+                    continue;
+                }
                 Order::Close { ack, .. } => {
                     drop(listener);
                     drop(ack);
                     return;
                 }
             }
-            match self.accept_until_order(&listener, &serve).await {
-                Some(Order::Close { shared: true, ack }) => {
+            listener.path_belongs_to(Keeper::Us);
+            match self.accept_until_close(&listener, &serve).await {
+                Some((Handed::OnToSuccessor, ack)) => {
                     // The successor accepts from this socket; the copy stays for a rollback.
+                    listener.path_belongs_to(Keeper::Successor);
                     let _ = ack.send(());
                 }
-                Some(Order::Close { shared: false, ack }) => {
-                    match listener.origin {
-                        Origin::Bound => self.close_gate(&mut listener, &serve).await,
-                        Origin::Shared => {}
+                Some((Handed::ToNobody, ack)) => {
+                    if listener.origin.is_sole().await {
+                        self.close_gate(&mut listener, &serve).await;
                     }
                     drop(listener);
                     let _ = ack.send(());
                     return;
                 }
-                Some(Order::Open) => {}
                 None => return,
+            }
+        }
+    }
+
+    /// Accepts until told to close; `None` means that nobody gives orders any more.
+    async fn accept_until_close(
+        &mut self,
+        listener: &Listener,
+        serve: &Handler,
+    ) -> Option<(Handed, oneshot::Sender<()>)> {
+        loop {
+            match self.accept_until_order(listener, serve).await? {
+                Order::Open => {}
+                Order::Duplicate(to) => {
+                    let _ = to.send(listener.duplicate());
+                }
+                Order::Close { shared: true, ack } => return Some((Handed::OnToSuccessor, ack)),
+                Order::Close { shared: false, ack } => return Some((Handed::ToNobody, ack)),
             }
         }
     }
@@ -449,7 +559,6 @@ impl Accepting {
             })
             .await;
             match event {
-                Event::Order(Some(Order::Open)) => {}
                 Event::Order(order) => return order,
                 Event::Accepted(Ok((socket, peer))) => {
                     pause = BACK_OFF;

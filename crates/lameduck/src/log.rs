@@ -74,6 +74,13 @@ impl Log {
         }
     }
 
+    /// Writes what another process wrote.
+    pub(crate) fn pass_on(&self, bytes: &[u8]) {
+        if self.format != LogFormat::Silent && !write_bounded(bytes) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn write(&self, text: &str) {
         let missed = self.dropped.swap(0, Ordering::Relaxed);
         let told = match (missed, self.format) {

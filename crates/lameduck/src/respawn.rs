@@ -68,7 +68,8 @@ impl Program {
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_FDNAMES")
             .env_remove("WATCHDOG_PID")
-            .stdin(Stdio::null())
+            // Where its standard error goes once it has taken over; a service reads no standard input.
+            .stdin(standard_error())
             .stderr(Stdio::piped());
         command
     }
@@ -92,6 +93,23 @@ impl Program {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+fn standard_error() -> Stdio {
+    use std::os::fd::AsFd;
+    match std::io::stderr().as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Stdio::from(descriptor),
+        Err(_) => Stdio::null(),
+    }
+}
+
+/// Takes the standard error that the predecessor left on standard input: from now on it is not needed to pass words on.
+pub(crate) fn take_standard_error() {
+    // A standard error that stays a pipe to a predecessor only loses its lines when that leaves.
+    let _ = rustix::stdio::dup2_stderr(rustix::stdio::stdin());
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
     }
 }
 

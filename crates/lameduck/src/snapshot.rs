@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub phase: Phase,
     /// Whether it asks for new work.
     pub ready: bool,
+    /// Its place in the chain of upgrades; the first is 1.
+    pub generation: u32,
     /// The process.
     pub pid: u32,
     /// The program's version, as given to the builder.
@@ -38,6 +40,7 @@ impl Snapshot {
     /// The snapshot as one JSON object.
     pub fn to_json(&self) -> String {
         Object::new()
+            .number("generation", u64::from(self.generation))
             .string("phase", &self.phase.to_string())
             .flag("ready", self.ready)
             .number("pid", u64::from(self.pid))

@@ -316,7 +316,6 @@ impl Registry {
             // Wake outside the shard's lock: a woken connection may leave at once and wants it.
             let wakers: Vec<Waker> = lock(shard)
                 .values()
-                .filter(|connection| connection.hold == Hold::Drain)
                 .flat_map(|connection| lock(&connection.own).wakers.clone())
                 .flatten()
                 .collect();
@@ -499,16 +498,25 @@ impl Entry {
     }
 
     /// The name of the server that accepted it.
-    #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.server
     }
 
-    /// What this connection is to do now. An admin connection is left alone until force.
+    /// The other end.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// What this connection is to do now. An admin connection is left alone, unless a successor has an admin server
+    /// of its own for it.
     pub(crate) fn told(&self) -> Told {
-        match self.hold {
-            Hold::Drain => self.registry.told(),
-            Hold::Nothing => Told::Serve,
+        match (self.hold, self.registry.told()) {
+            (Hold::Drain, told) => told,
+            (Hold::Nothing, Told::Move) => Told::Move,
+            (
+                Hold::Nothing,
+                Told::Serve | Told::MarkAnswers | Told::Finish | Told::Force,
+            ) => Told::Serve,
         }
     }
 

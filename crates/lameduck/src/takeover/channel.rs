@@ -153,6 +153,11 @@ pub(crate) struct AsyncChannel {
 }
 
 impl AsyncChannel {
+    /// Takes the conversation back from the runtime.
+    pub(crate) fn into_blocking(self) -> Channel {
+        Channel { socket: self.socket.into_inner() }
+    }
+
     /// Sends a message. Not cancel safe only in that a cancelled send may or may not have happened, whole.
     pub(crate) async fn send(
         &self,

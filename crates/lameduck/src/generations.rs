@@ -1,0 +1,177 @@
+//! Where the generations of a service are found: one control socket each, and a name that leads to the active one.
+//!
+//! ```text
+//! /run/app/            0700, ours
+//! /run/app/control     a symlink to the active generation's socket, put in place by rename
+//! /run/app/control.g7  generation 7's socket, 0600
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. The name is never absent while a generation serves: it is replaced by rename, never removed first.
+//! 2. A generation removes the name only while it leads to its own socket, and no socket but its own or a dead one.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::takeover::channel::Channel;
+
+/// The control name of a service, and the sockets beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    name: PathBuf,
+}
+
+impl Place {
+    /// Makes sure that the directory is ours alone, creating it if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is somebody else's or open to others: anybody who can write there could put a socket of
+    /// their own in our place.
+    pub(crate) fn prepare(name: &Path) -> io::Result<Place> {
+        let name = std::path::absolute(name)?;
+        let parent = match name.parent() {
+            Some(parent) if name.file_name().is_some() => parent,
+            Some(_) | None => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        match fs::DirBuilder::new().mode(0o700).create(parent) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let directory = fs::metadata(parent)?;
+        let own = rustix::process::geteuid().as_raw();
+        if directory.uid() != own || directory.mode() & 0o077 != 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!(
+                    "the directory {} must belong to uid {own} with mode 0700; it belongs to uid {} with \
+                     mode {:04o}",
+                    parent.display(),
+                    directory.uid(),
+                    directory.mode() & 0o7777
+                ),
+            ));
+        }
+        Ok(Place { name })
+    }
+
+    /// The name operators use.
+    pub(crate) fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// One generation's own socket.
+    pub(crate) fn socket(&self, generation: u32) -> PathBuf {
+        let mut path = self.name.as_os_str().to_owned();
+        path.push(format!(".g{generation}"));
+        PathBuf::from(path)
+    }
+
+    /// Makes the name lead to this generation.
+    pub(crate) fn point_to(&self, generation: u32) -> io::Result<()> {
+        let socket = self.socket(generation);
+        let mut beside = socket.as_os_str().to_owned();
+        beside.push(".new");
+        let target = socket.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let _ = fs::remove_file(&beside);
+        symlink(target, &beside)?;
+        fs::rename(&beside, &self.name)
+    }
+
+    /// Removes what is this generation's own: its socket, and the name while it leads there.
+    pub(crate) fn release(&self, generation: u32) {
+        let socket = self.socket(generation);
+        let leads_here = fs::read_link(&self.name)
+            .is_ok_and(|target| Some(target.as_os_str()) == socket.file_name());
+        if leads_here {
+            let _ = fs::remove_file(&self.name);
+        }
+        let _ = fs::remove_file(&socket);
+    }
+
+    /// The generations that answer, `own` left out, oldest first. Sockets of dead ones are removed.
+    pub(crate) fn others(&self, own: u32) -> Vec<(u32, PathBuf)> {
+        let (Some(parent), Some(file)) = (self.name.parent(), self.name.file_name()) else {
+            return Vec::new();
+        };
+        let prefix = format!("{}.g", file.to_string_lossy());
+        let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok());
+            let Some(generation) = number.filter(|generation| *generation != own) else { continue };
+            match Channel::connect(&entry.path()) {
+                Ok(_) => found.push((generation, entry.path())),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    let _ = fs::remove_file(entry.path());
+                }
+                // Busy, or gone meanwhile: it counts when it can be asked.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    found.push((generation, entry.path()));
+                }
+                Err(_) => {}
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Whether a service answers under the name.
+    pub(crate) fn is_answered(&self) -> bool {
+        match Channel::connect(&self.name) {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn directory() -> PathBuf {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("lameduck-place-{}-{number}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_refused() {
+        let directory = directory();
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = Place::prepare(&directory.join("control")).unwrap_err();
+        assert!(error.to_string().contains("with mode 0755"), "{error}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_missing_directory_is_made_for_us_alone() {
+        let directory = directory();
+        Place::prepare(&directory.join("control")).unwrap();
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_generation_releases_only_what_is_its_own() {
+        let directory = directory();
+        let place = Place::prepare(&directory.join("control")).unwrap();
+        place.point_to(1).unwrap();
+        place.point_to(2).unwrap();
+        place.release(1);
+        assert_eq!(fs::read_link(place.name()).unwrap(), PathBuf::from("control.g2"));
+        place.release(2);
+        assert!(fs::read_link(place.name()).is_err());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,94 @@
+//! Asks a running service over its control socket: what `lameduck status`, `stop`, `upgrade` and `rollback` do.
+//!
+//! Synchronous on purpose: the answer is the result, not a receipt. A service that stops answering is noticed by the
+//! end of the conversation, not by a time limit; each part of an answer is passed on as it comes.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::takeover::channel::{Came, Channel};
+use crate::takeover::wire::{Command, Message};
+
+/// How long a service may take to take in a command.
+pub const ASK: Duration = Duration::from_secs(5);
+
+/// How long an answer may take, all in all: longer than any takeover or grace period is meant to be.
+pub const ANSWER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a service can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// What each generation is doing, as JSON.
+    Status,
+    /// Stop gracefully; the answer is the report.
+    Stop,
+    /// Start the program anew and hand over to it; the answer is its process and generation, or why not.
+    Upgrade,
+    /// Take the service back from a successor that is still in probation.
+    Rollback,
+}
+
+impl Verb {
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Status => "status",
+            Verb::Stop => "stop",
+            Verb::Upgrade => "upgrade",
+            Verb::Rollback => "rollback",
+        }
+    }
+
+    pub(crate) fn of(word: &str) -> Option<Verb> {
+        [Verb::Status, Verb::Stop, Verb::Upgrade, Verb::Rollback]
+            .into_iter()
+            .find(|verb| verb.word() == word)
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The exit code that a command line should end with.
+    pub code: u8,
+    /// All parts of the answer.
+    pub text: String,
+}
+
+/// Asks the service whose control socket is `control`.
+///
+/// # Errors
+///
+/// When nothing answers there, or the service goes away in the middle of its answer.
+pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, Error> {
+    let fail = |error| Error::io("ask the service at", control.display().to_string(), error);
+    let channel = Channel::connect(control).map_err(fail)?;
+    let command =
+        Message::Command(Command { verb: verb.word().to_owned(), arguments: arguments.to_vec() });
+    channel.send_by(Instant::now() + ASK, &command, &[]).map_err(fail)?;
+    let until = Instant::now() + ANSWER;
+    let mut text = String::new();
+    loop {
+        match channel.receive_by(until).map_err(fail)? {
+            Came::Message(Message::Reply(reply), _) => {
+                text.push_str(&reply.text);
+                if reply.last {
+                    return Ok(Answer { code: reply.code, text });
+                }
+            }
+            Came::Message(Message::Refuse(why), _) => {
+                return Err(fail(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    why.to_string(),
+                )));
+            }
+            Came::Message(message, _) => {
+                let words = format!("it answered with {}", message.kind().name());
+                return Err(fail(io::Error::new(io::ErrorKind::InvalidData, words)));
+            }
+            Came::End => return Err(fail(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}

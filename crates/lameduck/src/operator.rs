@@ -1,0 +1,272 @@
+//! Answers on the control socket: operators' commands, and successors that ask for the service.
+//!
+//! Whoever connects must be this user or root, and has [`FIRST_WORD`] to say what it wants; [`CONVERSATIONS`] may go on at
+//! once. Whatever cannot be understood is refused with a reason and closed.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::control::{self, Message as ToControl};
+use crate::exit;
+use crate::generations::Place;
+use crate::json::Object;
+use crate::operate::Verb;
+use crate::phase::{Cause, Input};
+use crate::report::Report;
+use crate::snapshot::Snapshot;
+use crate::succeed::Succession;
+use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
+use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Refuse, Reply};
+use crate::upgrade::{Event, Queue, SEND};
+
+/// How long a connection may take to say what it wants.
+pub const FIRST_WORD: Duration = Duration::from_secs(5);
+
+/// Conversations that may go on at once.
+pub const CONVERSATIONS: usize = 64;
+
+/// How long another generation may take to answer for the status.
+pub const STATUS: Duration = Duration::from_secs(1);
+
+/// What answers are made of.
+pub(crate) struct Operator {
+    pub(crate) control: Arc<control::Sender>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) place: Place,
+    pub(crate) own: u32,
+    pub(crate) succession: Option<Arc<Succession>>,
+    pub(crate) snapshot: Box<dyn Fn() -> Option<Snapshot> + Send + Sync>,
+    pub(crate) report: watch::Receiver<Option<Report>>,
+    /// Operators that wait for the report.
+    pub(crate) waiting: Arc<Waiting>,
+}
+
+/// Counts operators that are still to be told of the end, so that the process does not leave before.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    count: AtomicUsize,
+    none: tokio::sync::Notify,
+}
+
+impl Waiting {
+    fn begins(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn ends(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.none.notify_waiters();
+        }
+    }
+
+    /// Returns when everybody has been told, or after `bound`.
+    pub(crate) async fn told(&self, bound: Duration) {
+        let none = self.none.notified();
+        if self.count.load(Ordering::Acquire) > 0 {
+            let _ = tokio::time::timeout(bound, none).await;
+        }
+    }
+}
+
+impl Operator {
+    pub(crate) async fn run(self, socket: ControlSocket) {
+        let operator = Arc::new(self);
+        let room = Arc::new(Semaphore::new(CONVERSATIONS));
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            match socket.accept().await {
+                Ok(channel) => {
+                    let operator = Arc::clone(&operator);
+                    drop(tokio::spawn(async move {
+                        let _permit = permit;
+                        operator.converse(channel).await;
+                    }));
+                }
+                // Out of descriptors, most likely: the next one may find some.
+                Err(_) => tokio::time::sleep(crate::listener::BACK_OFF_MOST).await,
+            }
+        }
+    }
+
+    async fn converse(&self, channel: Channel) {
+        if let Err(error) = channel.check_peer() {
+            let why = Refuse::new(Reason::NotAllowed, error.to_string());
+            let _ = channel.send_by(Instant::now(), &Message::Refuse(why), &[]);
+            return;
+        }
+        let Ok(Ok((came, channel))) = tokio::time::timeout(FIRST_WORD, first_word(channel)).await
+        else {
+            return;
+        };
+        match came {
+            Ok(Message::Hello(hello)) => {
+                let _ = self.events.send(Event::Hello { channel, hello }).await;
+            }
+            Ok(Message::Command(command)) => {
+                if let Ok(channel) = channel.into_async() {
+                    self.obey(&channel, command).await;
+                }
+            }
+            Ok(message) => {
+                let words = format!("a conversation does not begin with {}", message.kind().name());
+                let why = Message::Refuse(Refuse::new(Reason::Unexpected, words));
+                let _ = channel.send_by(Instant::now(), &why, &[]);
+            }
+            Err(error) => {
+                let why = Message::Refuse(Refuse::new(Reason::Unexpected, error.to_string()));
+                let _ = channel.send_by(Instant::now(), &why, &[]);
+            }
+        }
+    }
+
+    async fn obey(&self, channel: &AsyncChannel, command: Command) {
+        let argument = |word: &str| command.arguments.iter().any(|argument| argument == word);
+        let (code, text) = match Verb::of(&command.verb) {
+            Some(Verb::Status) if argument("own") => (exit::OK, self.own_status()),
+            Some(Verb::Status) => (exit::OK, self.status().await),
+            Some(Verb::Stop) => self.stop().await,
+            Some(Verb::Upgrade) => {
+                let queue = if argument("queue") { Queue::Wait } else { Queue::Refuse };
+                self.upgrade(queue).await
+            }
+            Some(Verb::Rollback) => self.rollback().await,
+            None => (exit::USAGE, format!("no command '{}' here", command.verb)),
+        };
+        let mut parts = chunks(&text).peekable();
+        while let Some(part) = parts.next() {
+            let reply =
+                Message::Reply(Reply { code, text: part.to_owned(), last: parts.peek().is_none() });
+            if channel.send_within(SEND, &reply, &[]).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn own_status(&self) -> String {
+        (self.snapshot)().map_or_else(|| "null".to_owned(), |snapshot| snapshot.to_json())
+    }
+
+    /// Every generation, newest first.
+    async fn status(&self) -> String {
+        let mut generations = vec![(self.own, self.own_status())];
+        for (generation, path) in self.place.others(self.own) {
+            let asked = tokio::time::timeout(STATUS, ask_status(&path)).await;
+            let status = asked.ok().and_then(Result::ok).unwrap_or_else(|| {
+                Object::new()
+                    .number("generation", u64::from(generation))
+                    .string("phase", "not answering")
+                    .end()
+            });
+            generations.push((generation, status));
+        }
+        generations.sort_by_key(|(generation, _)| std::cmp::Reverse(*generation));
+        let active = std::fs::read_link(self.place.name())
+            .ok()
+            .and_then(|target| target.to_str()?.rsplit_once(".g")?.1.parse().ok());
+        Object::new()
+            .number("active", active.unwrap_or(u64::from(self.own)))
+            .array("generations", generations.into_iter().map(|(_, status)| status))
+            .end()
+    }
+
+    async fn stop(&self) -> (u8, String) {
+        self.waiting.begins();
+        self.control.send(ToControl::Input(Input::Stop(Cause::Request)));
+        let mut report = self.report.clone();
+        let ended = report.wait_for(Option::is_some).await;
+        let answer = match ended.ok().and_then(|report| report.clone()) {
+            Some(report) => (report.exit_code(), report.to_json()),
+            None => (exit::FAILED, "the service ended without a report".to_owned()),
+        };
+        // Told with the answer's last part; a moment is left for it below.
+        let waiting = Arc::clone(&self.waiting);
+        drop(tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            waiting.ends();
+        }));
+        answer
+    }
+
+    async fn upgrade(&self, queue: Queue) -> (u8, String) {
+        let (reply, outcome) = oneshot::channel();
+        if self.events.send(Event::Upgrade { queue, reply }).await.is_err() {
+            return (exit::FAILED, "the service is ending".to_owned());
+        }
+        match outcome.await {
+            Ok(Ok(successor)) => {
+                let text = Object::new()
+                    .number("pid", u64::from(successor.pid))
+                    .number("generation", u64::from(successor.generation))
+                    .end();
+                (exit::OK, text)
+            }
+            Ok(Err(why)) => (exit::FAILED, why),
+            Err(_) => (exit::FAILED, "the service ended before the upgrade was decided".to_owned()),
+        }
+    }
+
+    async fn rollback(&self) -> (u8, String) {
+        let undone = match &self.succession {
+            Some(succession) => succession.roll_back().await,
+            None => Err("this generation took over from nobody".to_owned()),
+        };
+        match undone {
+            Ok(()) => (exit::OK, String::new()),
+            Err(why) => (exit::FAILED, why),
+        }
+    }
+}
+
+/// Waits for the first message without giving the channel to the runtime for good: a takeover goes on elsewhere.
+async fn first_word(channel: Channel) -> io::Result<(io::Result<Message>, Channel)> {
+    let channel = channel.into_async()?;
+    let came = channel.receive().await;
+    let channel = channel.into_blocking();
+    match came {
+        Ok(Came::Message(message, _)) => Ok((Ok(message), channel)),
+        Ok(Came::End) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(error) => Ok((Err(error), channel)),
+    }
+}
+
+async fn ask_status(path: &Path) -> io::Result<String> {
+    let channel = Channel::connect(path)?.into_async()?;
+    let command = Command {
+        verb: Verb::Status.word().to_owned(),
+        arguments: vec!["own".to_owned()],
+    };
+    channel.send(&Message::Command(command), &[]).await?;
+    let mut text = String::new();
+    loop {
+        match channel.receive().await? {
+            Came::Message(Message::Reply(reply), _) => {
+                text.push_str(&reply.text);
+                if reply.last {
+                    return Ok(text);
+                }
+            }
+            Came::Message(..) => return Err(io::ErrorKind::InvalidData.into()),
+            Came::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// `text` in parts that fit a reply; one empty part for an empty text.
+fn chunks(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let left = rest?;
+        let mut end = left.len().min(MAX_REPLY);
+        while !left.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (part, behind) = left.split_at(end);
+        rest = (!behind.is_empty()).then_some(behind);
+        Some(part)
+    })
+}

@@ -1,0 +1,699 @@
+//! The predecessor's side of an upgrade: starts the successor, gives it what it asks for, and takes the service back
+//! if it dies on probation.
+//!
+//! One task owns all of it and takes one [`Event`] after the other: from operators, from the successor, from its
+//! process, from the machine. Nothing here waits for another party without [`Starting::until`].
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::control::{self, Message as ToControl};
+use crate::driver::Gates;
+use crate::generations::Place;
+use crate::handover::{Handover, Moved};
+use crate::log::Log;
+use crate::phase::{Input, Refusal};
+use crate::respawn::Program;
+use crate::states::States;
+use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
+use crate::takeover::wire::{
+    self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason,
+    Refuse,
+};
+
+/// How long a successor may take from its start to its first word.
+pub const HELLO: Duration = Duration::from_secs(10);
+
+/// How long it may take to initialise, unless it asks for more.
+pub const TAKEOVER: Duration = Duration::from_secs(60);
+
+/// How long it may take to initialise, however often it asks.
+pub const TAKEOVER_AT_MOST: Duration = Duration::from_secs(600);
+
+/// How long it may take from the commit to accepting.
+pub const ACCEPTING: Duration = Duration::from_secs(5);
+
+/// How long a send to it may take: it reads, or it is given up.
+pub const SEND: Duration = Duration::from_secs(5);
+
+/// After TERM, how long an unwanted successor may take to leave before it is killed.
+pub const KILL_AFTER: Duration = Duration::from_secs(5);
+
+/// What of a failed successor's last words is told.
+pub const LAST_WORDS: usize = 2_048;
+
+/// Upgrades that may wait for the one under way.
+pub const QUEUED: usize = 16;
+
+/// Events that may wait for the task.
+pub(crate) const EVENTS: usize = 256;
+
+/// What came of an upgrade: the successor, or why not.
+pub(crate) type Outcome = Result<Successor, String>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Successor {
+    pub(crate) pid: u32,
+    pub(crate) generation: u32,
+}
+
+/// What the machine decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Decision {
+    Admit,
+    Refuse(Refusal),
+    /// The service is ours again.
+    Resumed,
+    /// There is no way back any more.
+    Confirmed,
+}
+
+/// What happens to the task.
+pub(crate) enum Event {
+    /// Somebody wants an upgrade.
+    Upgrade { queue: Queue, reply: oneshot::Sender<Outcome> },
+    /// A successor introduces itself.
+    Hello { channel: Channel, hello: Hello },
+    /// A successor said something, or its conversation ended.
+    Said { attempt: u64, came: io::Result<Came> },
+    /// A successor's process is gone.
+    Exited { attempt: u64, status: io::Result<ExitStatus> },
+    /// A wait may be over.
+    Due { attempt: u64 },
+    Decided(Decision),
+    /// Every connection that could move has.
+    NothingLeft { attempt: u64 },
+}
+
+/// What to do with an upgrade while another is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Wait,
+    Refuse,
+}
+
+/// What the task acts on.
+pub(crate) struct Upgrader {
+    pub(crate) control: Arc<control::Sender>,
+    pub(crate) gates: Arc<Gates>,
+    pub(crate) handover: Arc<Handover>,
+    pub(crate) states: Arc<States>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) place: Place,
+    pub(crate) program: Program,
+    pub(crate) own: u32,
+    pub(crate) newest: Arc<AtomicU32>,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) again: mpsc::WeakSender<Event>,
+    pub(crate) attempts: u64,
+    pub(crate) starting: Option<Starting>,
+    pub(crate) handed: Option<Handed>,
+    pub(crate) waiting: VecDeque<oneshot::Sender<Outcome>>,
+}
+
+/// A successor that does not accept yet.
+pub(crate) struct Starting {
+    attempt: u64,
+    began: Instant,
+    until: Instant,
+    stage: Stage,
+    process: Option<Process>,
+    conversation: Option<Conversation>,
+    used: Vec<String>,
+    replies: Vec<oneshot::Sender<Outcome>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    AwaitsHello,
+    AwaitsDecision,
+    AwaitsReady,
+    AwaitsAccepting,
+}
+
+impl Stage {
+    fn bound(self) -> &'static str {
+        match self {
+            Stage::AwaitsHello => "it did not ask to take over (is it built with lameduck, with --control?)",
+            Stage::AwaitsDecision => "this generation did not decide",
+            Stage::AwaitsReady => "it did not become ready",
+            Stage::AwaitsAccepting => "it was told to accept and did not say that it does",
+        }
+    }
+}
+
+struct Conversation {
+    channel: Arc<AsyncChannel>,
+    hello: Hello,
+    generation: u32,
+}
+
+/// A successor that accepts.
+pub(crate) struct Handed {
+    attempt: u64,
+    channel: Arc<AsyncChannel>,
+    successor: Successor,
+    certainty: Certainty,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    Probation,
+    Final,
+}
+
+/// A process we started, with its last words.
+#[derive(Clone)]
+struct Process {
+    pid: u32,
+    words: Arc<Mutex<Vec<u8>>>,
+    gone: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Process {
+    fn last_words(&self) -> String {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&words).trim_end().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let (Some(pid), false) = (pid, self.gone.load(Ordering::Acquire)) {
+            // Gone meanwhile: then it has left as it was asked to.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// Asks it to leave, and makes it leave after [`KILL_AFTER`].
+    fn end(&self) {
+        self.signal(Signal::TERM);
+        let process = self.clone();
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(KILL_AFTER).await;
+            process.signal(Signal::KILL);
+        }));
+    }
+}
+
+impl Upgrader {
+    pub(crate) async fn run(mut self) {
+        while let Some(event) = self.events.recv().await {
+            self.handle(event).await;
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Upgrade { queue, reply } => self.upgrade(queue, reply).await,
+            Event::Hello { channel, hello } => self.hello(channel, hello).await,
+            Event::Said { attempt, came } => self.said(attempt, came).await,
+            Event::Exited { attempt, status } => self.exited(attempt, status).await,
+            Event::Due { attempt } => self.due(attempt).await,
+            Event::Decided(decision) => self.decided(decision).await,
+            Event::NothingLeft { attempt } => self.nothing_left(attempt).await,
+        }
+    }
+
+    async fn upgrade(&mut self, queue: Queue, reply: oneshot::Sender<Outcome>) {
+        let refusal = match (&self.starting, &self.handed) {
+            (Some(_), _) if queue == Queue::Wait && self.waiting.len() < QUEUED => {
+                self.waiting.push_back(reply);
+                return;
+            }
+            (Some(starting), _) => Some(format!(
+                "an upgrade is under way for {:.1} s{}",
+                starting.began.elapsed().as_secs_f64(),
+                match &starting.process {
+                    Some(process) => format!(" (pid {})", process.pid),
+                    None => String::new(),
+                }
+            )),
+            (None, Some(handed)) => Some(format!(
+                "generation {} (pid {}) has taken over: ask it",
+                handed.successor.generation, handed.successor.pid
+            )),
+            (None, None) => None,
+        };
+        if let Some(refusal) = refusal {
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        let starting = self.begin(Stage::AwaitsHello, HELLO, Some(reply));
+        match self.program.start(&self.place.socket(self.own)).await {
+            Ok((child, stderr)) => {
+                let process = self.watch(starting, child, stderr);
+                self.log.line(
+                    "upgrade",
+                    &format!("Upgrading: started {} as pid {}", self.program.path().display(), process.pid),
+                );
+                if let Some(starting) = &mut self.starting {
+                    starting.process = Some(process);
+                }
+            }
+            Err(error) => {
+                let path = self.program.path().display();
+                let why = format!("{path} could not be started: {error}");
+                self.fail(&why).await;
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        stage: Stage,
+        bound: Duration,
+        reply: Option<oneshot::Sender<Outcome>>,
+    ) -> u64 {
+        self.attempts += 1;
+        let now = Instant::now();
+        self.starting = Some(Starting {
+            attempt: self.attempts,
+            began: now,
+            until: now + bound,
+            stage,
+            process: None,
+            conversation: None,
+            used: Vec::new(),
+            replies: reply.into_iter().collect(),
+        });
+        self.control.send(ToControl::UpgradeBegins);
+        self.alarm(self.attempts, bound);
+        self.attempts
+    }
+
+    /// Looks again after `bound`.
+    fn alarm(&self, attempt: u64, bound: Duration) {
+        let again = self.again.clone();
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(bound).await;
+            if let Some(again) = again.upgrade() {
+                let _ = again.send(Event::Due { attempt }).await;
+            }
+        }));
+    }
+
+    /// Waits for the process, and passes its words on, on threads that hold nothing at exit.
+    fn watch(&self, attempt: u64, mut child: Child, stderr: Option<ChildStderr>) -> Process {
+        let process = Process {
+            pid: child.id(),
+            words: Arc::default(),
+            gone: Arc::default(),
+        };
+        let again = self.again.clone();
+        let gone = Arc::clone(&process.gone);
+        let words = Arc::clone(&process.words);
+        let log = Arc::clone(&self.log);
+        // Detached: the process may well outlive us, and must not hold us.
+        let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
+        drop(waiting.spawn(move || {
+            if let Some(stderr) = stderr {
+                pass_on(stderr, &words, &log);
+            }
+            let status = child.wait();
+            gone.store(true, Ordering::Release);
+            if let Some(again) = again.upgrade() {
+                let _ = again.blocking_send(Event::Exited { attempt, status });
+            }
+        }));
+        process
+    }
+
+    async fn hello(&mut self, channel: Channel, hello: Hello) {
+        let attempt = match &mut self.starting {
+            // The process we started, or any other while none was started.
+            Some(starting) if starting.stage == Stage::AwaitsHello => {
+                let ours = starting.process.as_ref().is_none_or(|process| process.pid == hello.pid);
+                ours.then_some(starting.attempt)
+            }
+            Some(_) => None,
+            None if self.handed.is_some() => None,
+            None => Some(self.begin(Stage::AwaitsHello, HELLO, None)),
+        };
+        let Some(attempt) = attempt else {
+            let (reason, text) = match &self.handed {
+                Some(handed) => (
+                    Reason::NotServing,
+                    format!("generation {} has taken over", handed.successor.generation),
+                ),
+                None => (Reason::AnotherStarting, "another successor is starting".to_owned()),
+            };
+            return refuse(channel, reason, text);
+        };
+        if PROTOCOLS.agree(hello.protocols).is_none() {
+            let why = format!(
+                "it speaks protocols {}, this generation {PROTOCOLS}",
+                hello.protocols
+            );
+            refuse(channel, Reason::Protocol, why.clone());
+            return self.fail(&why).await;
+        }
+        let channel = match channel.into_async() {
+            Ok(channel) => Arc::new(channel),
+            Err(error) => return self.fail(&format!("its conversation failed: {error}")).await,
+        };
+        self.listen_to(attempt, &channel);
+        let generation = self.newest.fetch_add(1, Ordering::AcqRel) + 1;
+        if let Some(starting) = &mut self.starting {
+            starting.stage = Stage::AwaitsDecision;
+            starting.conversation = Some(Conversation { channel, hello, generation });
+        }
+        let draining = self.place.others(self.own).iter().filter(|(n, _)| *n < self.own).count();
+        self.control.send(ToControl::Input(Input::TakeoverAsked { draining }));
+    }
+
+    /// Passes on what the successor says.
+    fn listen_to(&self, attempt: u64, channel: &Arc<AsyncChannel>) {
+        let (channel, again) = (Arc::clone(channel), self.again.clone());
+        drop(tokio::spawn(async move {
+            loop {
+                let came = channel.receive().await;
+                let over = !matches!(came, Ok(Came::Message(..)));
+                let Some(again) = again.upgrade() else { return };
+                if again.send(Event::Said { attempt, came }).await.is_err() || over {
+                    return;
+                }
+            }
+        }));
+    }
+
+    async fn decided(&mut self, decision: Decision) {
+        match decision {
+            Decision::Admit => {
+                if let Err(error) = self.offer().await {
+                    self.fail(&format!("the offer failed: {error}")).await;
+                }
+            }
+            Decision::Refuse(refusal) => {
+                let (reason, text) = match refusal {
+                    Refusal::NotServing => (Reason::NotServing, "this generation is not serving"),
+                    Refusal::AnotherStarting => {
+                        (Reason::AnotherStarting, "another successor is starting")
+                    }
+                    Refusal::TooManyGenerations => {
+                        (Reason::TooManyGenerations, "as many older generations drain as may")
+                    }
+                };
+                self.turn_away(reason, text).await;
+                self.fail(text).await;
+            }
+            Decision::Resumed => self.resumed().await,
+            Decision::Confirmed => self.confirmed().await,
+        }
+    }
+
+    async fn turn_away(&self, reason: Reason, text: &str) {
+        let conversation = self.starting.as_ref().and_then(|s| s.conversation.as_ref());
+        if let Some(conversation) = conversation {
+            let message = Message::Refuse(Refuse::new(reason, text));
+            let _ = conversation.channel.send_within(SEND, &message, &[]).await;
+        }
+    }
+
+    async fn offer(&mut self) -> io::Result<()> {
+        let Some(starting) = &mut self.starting else { return Ok(()) };
+        let Some(conversation) = &starting.conversation else { return Ok(()) };
+        let (channel, generation) = (Arc::clone(&conversation.channel), conversation.generation);
+        starting.stage = Stage::AwaitsReady;
+        starting.until = Instant::now() + TAKEOVER;
+        let attempt = starting.attempt;
+        self.alarm(attempt, TAKEOVER);
+        let (listeners, sockets) = self.gates.duplicates().await?;
+        let (states, files) = self.states.offer()?;
+        let mut listeners = listeners.into_iter().zip(sockets).peekable();
+        while listeners.peek().is_some() {
+            let part: Vec<(wire::Listener, OwnedFd)> =
+                listeners.by_ref().take(MAX_DESCRIPTORS).collect();
+            let (part, sockets): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+            let offer =
+                Message::Offer(Offer { generation, listeners: part, states: Vec::new(), last: false });
+            channel.send_within(SEND, &offer, &borrow(&sockets)).await?;
+        }
+        let offer =
+            Message::Offer(Offer { generation, listeners: Vec::new(), states, last: true });
+        channel.send_within(SEND, &offer, &borrow(&files)).await
+    }
+
+    async fn said(&mut self, attempt: u64, came: io::Result<Came>) {
+        let starting = self.starting.as_ref().is_some_and(|s| s.attempt == attempt);
+        let handed = self.handed.as_ref().is_some_and(|h| h.attempt == attempt);
+        match came {
+            Ok(Came::Message(message, _)) if starting => self.starting_said(message).await,
+            Ok(Came::Message(message, _)) if handed => self.successor_said(message).await,
+            Ok(Came::Message(..)) => {}
+            Ok(Came::End) if starting => self.fail("it went away before it accepted").await,
+            Ok(Came::End) if handed => self.successor_gone(),
+            Err(error) if starting => {
+                let why = format!("it said what cannot be understood: {error}");
+                self.turn_away(Reason::Unexpected, &why).await;
+                self.fail(&why).await;
+            }
+            Err(_) if handed => self.successor_gone(),
+            Ok(Came::End) | Err(_) => {}
+        }
+    }
+
+    async fn starting_said(&mut self, message: Message) {
+        let Some(starting) = &mut self.starting else { return };
+        match (message, starting.stage) {
+            (Message::Status(status), Stage::AwaitsReady) => {
+                let most = starting.began + TAKEOVER_AT_MOST;
+                let asked = Instant::now() + status.extend;
+                starting.until = starting.until.max(asked.min(most));
+                let (attempt, left) = (starting.attempt, starting.until - Instant::now());
+                self.alarm(attempt, left);
+                self.log.line("upgrade", &format!("Upgrading: successor: {}", status.text));
+            }
+            (Message::Ready(ready), Stage::AwaitsReady) => self.commit(ready).await,
+            (Message::Accepting, Stage::AwaitsAccepting) => self.accepting().await,
+            (Message::Refuse(why), _) => self.fail(&format!("it refused: {why}")).await,
+            (message, stage) => {
+                let why = format!("it said {} while this generation {stage:?}", message.kind().name());
+                self.turn_away(Reason::Unexpected, &why).await;
+                self.fail(&why).await;
+            }
+        }
+    }
+
+    async fn commit(&mut self, ready: Ready) {
+        let Some(starting) = &mut self.starting else { return };
+        starting.used = ready.used;
+        starting.stage = Stage::AwaitsAccepting;
+        starting.until = Instant::now() + ACCEPTING;
+        let attempt = starting.attempt;
+        let Some(conversation) = &starting.conversation else { return };
+        let channel = Arc::clone(&conversation.channel);
+        self.alarm(attempt, ACCEPTING);
+        let commit = Message::Commit(Commit::default());
+        if let Err(error) = channel.send_within(SEND, &commit, &[]).await {
+            self.fail(&format!("it did not take the commit: {error}")).await;
+        }
+    }
+
+    async fn accepting(&mut self) {
+        let Some(starting) = self.starting.take() else { return };
+        let Some(conversation) = starting.conversation else { return };
+        let successor =
+            Successor { pid: conversation.hello.pid, generation: conversation.generation };
+        self.log.line(
+            "handed-over",
+            &format!(
+                "Handed over to generation {} (pid {}), {:.0} ms after the upgrade began",
+                successor.generation,
+                successor.pid,
+                starting.began.elapsed().as_secs_f64() * 1000.0
+            ),
+        );
+        self.handed = Some(Handed {
+            attempt: starting.attempt,
+            channel: Arc::clone(&conversation.channel),
+            successor,
+            certainty: Certainty::Probation,
+        });
+        self.gates.hand_on(starting.used);
+        let moving = self.handover.open();
+        drop(tokio::spawn(send_connections(
+            starting.attempt,
+            conversation.channel,
+            moving,
+            Arc::clone(&self.handover),
+            self.again.clone(),
+        )));
+        self.control.send(ToControl::UpgradeDone { successor: Some(successor.pid) });
+        self.control.send(ToControl::Input(Input::SuccessorAccepting));
+        for reply in starting.replies.into_iter().chain(self.waiting.drain(..)) {
+            let _ = reply.send(Ok(successor));
+        }
+    }
+
+    async fn successor_said(&mut self, message: Message) {
+        match message {
+            Message::Final => {
+                self.control.send(ToControl::Input(Input::SuccessorKeeps));
+            }
+            Message::Resume(why) => {
+                self.log.line("rollback", &format!("The successor gives the service back: {why}"));
+                self.control.send(ToControl::Input(Input::SuccessorLost));
+            }
+            // Whatever else it says changes nothing any more.
+            _ => {}
+        }
+    }
+
+    fn successor_gone(&mut self) {
+        let Some(handed) = &self.handed else { return };
+        if handed.certainty == Certainty::Probation {
+            self.log.line(
+                "successor-lost",
+                &format!(
+                    "Generation {} (pid {}) died on probation: serving again",
+                    handed.successor.generation, handed.successor.pid
+                ),
+            );
+            self.control.send(ToControl::Input(Input::SuccessorLost));
+        }
+    }
+
+    async fn resumed(&mut self) {
+        self.handover.close();
+        // Best effort: the name leads to whoever serves.
+        let _ = self.place.point_to(self.own);
+        if let Some(handed) = self.handed.take() {
+            let why = Refuse::new(Reason::Operator, "the predecessor serves again");
+            let rollback = Message::Rollback(why);
+            let _ = handed.channel.send_within(SEND, &rollback, &[]).await;
+        }
+    }
+
+    async fn confirmed(&mut self) {
+        self.gates.let_go();
+        if let Some(handed) = &mut self.handed {
+            handed.certainty = Certainty::Final;
+            let _ = handed.channel.send_within(SEND, &Message::Final, &[]).await;
+        }
+    }
+
+    async fn nothing_left(&mut self, attempt: u64) {
+        if let Some(handed) = self.handed.as_ref().filter(|handed| handed.attempt == attempt) {
+            let _ = handed.channel.send_within(SEND, &Message::Drained, &[]).await;
+        }
+    }
+
+    async fn exited(&mut self, attempt: u64, status: io::Result<ExitStatus>) {
+        let told = match status {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("it exited with code {code}"),
+                (None, Some(signal)) => format!("it was killed by {}", crate::signals::name(signal)),
+                (None, None) => "it ended".to_owned(),
+            },
+            Err(error) => format!("it could not be waited for: {error}"),
+        };
+        if self.starting.as_ref().is_some_and(|s| s.attempt == attempt) {
+            self.fail(&told).await;
+        }
+    }
+
+    async fn due(&mut self, attempt: u64) {
+        let now = Instant::now();
+        let Some(starting) = self.starting.as_ref().filter(|s| s.attempt == attempt) else { return };
+        if now < starting.until {
+            return;
+        }
+        let why = format!(
+            "{} within {:.0} s",
+            starting.stage.bound(),
+            starting.began.elapsed().as_secs_f64()
+        );
+        self.turn_away(Reason::TimedOut, &why).await;
+        if starting.stage == Stage::AwaitsAccepting
+            && let Some(process) = &starting.process
+        {
+            // It may accept already, and what it accepted is lost: the only such moment, and it must not last.
+            process.signal(Signal::KILL);
+        }
+        self.fail(&why).await;
+    }
+
+    /// The successor will not be: everything stays as it was.
+    async fn fail(&mut self, why: &str) {
+        let Some(starting) = self.starting.take() else { return };
+        let mut told = why.to_owned();
+        if let Some(process) = &starting.process {
+            process.end();
+            let words = process.last_words();
+            if !words.is_empty() {
+                told = format!("{told}; its last words: {words}");
+            }
+        }
+        self.control.send(ToControl::Input(Input::TakeoverFailed));
+        self.control.send(ToControl::UpgradeDone { successor: None });
+        self.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {told}"));
+        for reply in starting.replies {
+            let _ = reply.send(Err(told.clone()));
+        }
+        if let Some(next) = self.waiting.pop_front() {
+            Box::pin(self.upgrade(Queue::Refuse, next)).await;
+        }
+    }
+}
+
+fn refuse(channel: Channel, reason: Reason, text: String) {
+    let message = Message::Refuse(Refuse::new(reason, text));
+    // A few bytes into an empty queue: sent at once, or to nobody.
+    let _ = channel.send_by(std::time::Instant::now(), &message, &[]);
+}
+
+/// Sends idle connections off until nothing holds the way any more.
+async fn send_connections(
+    attempt: u64,
+    channel: Arc<AsyncChannel>,
+    mut moving: mpsc::UnboundedReceiver<Moved>,
+    handover: Arc<Handover>,
+    again: mpsc::WeakSender<Event>,
+) {
+    while let Some(moved) = moving.recv().await {
+        let message = Message::Connection(Connection {
+            server: moved.server.to_string(),
+            peer: moved.stream.entry().peer().to_string(),
+            unread: moved.unread.clone(),
+            spilled: None,
+        });
+        let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
+        if sent.is_err() {
+            // The successor is gone: this connection and those behind it are served here again.
+            handover.close();
+            handover.give_back(moved);
+            while let Ok(moved) = moving.try_recv() {
+                handover.give_back(moved);
+            }
+            return;
+        }
+    }
+    if let Some(again) = again.upgrade() {
+        let _ = again.send(Event::NothingLeft { attempt }).await;
+    }
+}
+
+/// Passes a successor's standard error on and remembers the end of it.
+fn pass_on(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>, log: &Log) {
+    let mut bytes = [0; 4096];
+    while let Ok(n) = stderr.read(&mut bytes) {
+        if n == 0 {
+            return;
+        }
+        log.pass_on(&bytes[..n]);
+        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.extend_from_slice(&bytes[..n]);
+        let surplus = words.len().saturating_sub(LAST_WORDS);
+        words.drain(..surplus);
+    }
+}
