@@ -9,6 +9,30 @@ use tokio_util::sync::CancellationToken;
 use crate::report::panic_words;
 
 /// The drain signal: finish what is in hand, take nothing new.
+///
+/// It comes once and stays. Cloning is cheap; all clones are the same signal.
+///
+/// ```
+/// # async fn next_job() -> Option<u32> { None }
+/// # async fn work(job: u32) {}
+/// async fn worker(drain: lameduck::Drain) {
+///     while !drain.is_draining() {
+///         // Only the wait for a job is given up for the drain, never a job.
+///         let job = tokio::select! {
+///             job = next_job() => job,
+///             () = drain.started() => None,
+///         };
+///         let Some(job) = job else { return };
+///         work(job).await;
+///     }
+/// }
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
+/// life.task("worker", worker);
+/// # life.stop();
+/// # assert_eq!(life.run().await.code(), 0);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Drain {
     pub(super) token: CancellationToken,
@@ -30,13 +54,13 @@ impl Drain {
         self.is_draining()
     }
 
-    /// The signal as a token, for code that speaks `tokio_util`. Cancelling it does not stop the service.
+    /// The signal as a token, for code that speaks `tokio_util`. Cancelling the token does not stop the service.
     pub fn token(&self) -> CancellationToken {
         self.token.child_token()
     }
 }
 
-/// How a task ended.
+/// How a task ended, which awaiting its [`Task`] tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskEnd {
     /// It returned.
@@ -47,19 +71,21 @@ pub enum TaskEnd {
     Aborted,
 }
 
-/// A running task. Dropping it lets the task go on.
+/// A running task, made by [`Lifecycle::task`](crate::Lifecycle::task).
+///
+/// Awaiting it tells how the task ended; cancel safe. Dropping it lets the task go on, and the drain still waits for it.
 #[derive(Debug)]
 pub struct Task {
     pub(super) handle: tokio::task::JoinHandle<TaskEnd>,
 }
 
 impl Task {
-    /// Drops the task at its next await.
+    /// Drops the task at its next await; it then no longer holds the drain.
     pub fn abort(&self) {
         self.handle.abort();
     }
 
-    /// Whether it has ended.
+    /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
     }
@@ -73,7 +99,10 @@ impl Future for Task {
     }
 }
 
-/// A call on a blocking thread; awaiting it gives what it returned, or the words of its panic.
+/// A call on a blocking thread, made by [`Lifecycle::blocking`](crate::Lifecycle::blocking).
+///
+/// Awaiting it gives what the call returned, or the words of its panic; cancel safe. Dropping it lets the call go on,
+/// and the drain still waits for it.
 #[derive(Debug)]
 pub struct Blocking<T> {
     pub(super) handle: tokio::task::JoinHandle<Result<T, String>>,
