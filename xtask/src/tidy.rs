@@ -5,6 +5,7 @@
 //! that is enough for what they ask, and it keeps this program quick to build.
 
 mod code;
+mod defaults;
 mod documents;
 mod forbidden;
 mod imports;
@@ -69,6 +70,11 @@ const LAWS: &[Law] = &[
         name: "changelog",
         why: "a user finds the version in use in the list of changes",
         check: documents::changelog_has_the_version,
+    },
+    Law {
+        name: "defaults",
+        why: "the table on the library's front page is what users plan their time by",
+        check: defaults::check,
     },
     Law {
         name: "losses",

@@ -36,7 +36,7 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
     Serve { builder: Lifecycle::builder(), listener, app }
 }
 
-/// The future of [`serve`], with the same settings as [`Builder`].
+/// A service about to be served, made by [`serve`]: await it, or change its settings first.
 #[must_use = "nothing is served before it is awaited"]
 #[derive(Debug)]
 pub struct Serve {
@@ -52,7 +52,7 @@ impl Serve {
         self
     }
 
-    /// Changes anything else about the life.
+    /// Changes anything else about the life: `.configure(|life| life.lame_duck(Duration::from_secs(5)))`.
     pub fn configure(mut self, configure: impl FnOnce(Builder) -> Builder) -> Serve {
         self.builder = configure(self.builder);
         self

@@ -9,6 +9,14 @@ use std::io;
 /// The message names the thing (address, path, name) and fits after "failed to". What a caller can act on is
 /// behind predicates; the kinds themselves are private, so that a new one breaks nobody. `Debug` prints the same
 /// line as `Display`, so that an error returned from `main` reads well.
+///
+/// ```
+/// # #[tokio::main] async fn main() {
+/// let error = lameduck::Listener::bind("127.0.0.1").await.unwrap_err();
+/// assert_eq!(error.to_string(), "use address '127.0.0.1': the port is missing");
+/// assert!(error.is_usage() && error.hint().is_some());
+/// # }
+/// ```
 pub struct Error {
     kind: Kind,
 }
@@ -51,28 +59,30 @@ impl Error {
         }
     }
 
-    /// The address is taken by another socket.
+    /// Whether the address is taken by another socket.
     pub fn is_address_in_use(&self) -> bool {
         self.io_kind() == Some(io::ErrorKind::AddrInUse)
     }
 
-    /// The address does not belong to this machine.
+    /// Whether the address does not belong to this machine.
     pub fn is_address_not_available(&self) -> bool {
         self.io_kind() == Some(io::ErrorKind::AddrNotAvailable)
     }
 
-    /// The process may not do this.
+    /// Whether the process may not do this.
     pub fn is_permission(&self) -> bool {
         self.io_kind() == Some(io::ErrorKind::PermissionDenied)
     }
 
-    /// A file or directory does not exist.
+    /// Whether a file or directory does not exist.
     pub fn is_not_found(&self) -> bool {
         self.io_kind() == Some(io::ErrorKind::NotFound)
     }
 
-    /// What was given cannot be understood, whatever the state of the machine: an address without a port, budgets
-    /// that do not fit, a name that is taken. Commands answer it with [`exit::USAGE`](crate::exit::USAGE).
+    /// Whether what was given cannot be used, whatever the state of the machine.
+    ///
+    /// An address without a port, budgets that do not fit, a name that is taken. Commands answer it with
+    /// [`exit::USAGE`](crate::exit::USAGE).
     pub fn is_usage(&self) -> bool {
         match &self.kind {
             Kind::Address { .. } | Kind::Budget { .. } | Kind::Name { .. } => true,

@@ -62,7 +62,9 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 impl Lifecycle {
     /// Serves `service` on `listener`: any tower service or axum `Router`, over HTTP/1.1 and cleartext HTTP/2.
     ///
-    /// Returns at once. Accepting begins when the lifecycle is ready; several listeners may be served.
+    /// Returns at once. Accepting begins when the lifecycle is ready; several listeners may be served. The name is what
+    /// reports call its idle connections. What is promised at a stop, and within which bounds, is told by the
+    /// [module](self).
     ///
     /// # Errors
     ///

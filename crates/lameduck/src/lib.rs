@@ -1,4 +1,117 @@
-//! front
+//! A service that leaves without dropping what it accepted. It will have left by its deadline, and says what it cut.
+//!
+//! More exactly: a request whose first byte reached the process before its listener closed is answered in full, and so
+//! is one that comes on a kept-alive connection within the linger. The bound is the grace period, 30 seconds unless you
+//! choose another: at its end what is left is cut and named, and the process is gone within 0.2 seconds, also when
+//! every thread of the runtime is blocked, a closing function hangs or a client never reads.
+//!
+#![cfg_attr(feature = "http", doc = "```no_run")]
+#![cfg_attr(not(feature = "http"), doc = "```text")]
+//! use axum::{Router, routing::get};
+//! use lameduck::{Error, Exit, Lifecycle};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<Exit, Error> {
+//!     let life = Lifecycle::builder().start()?;
+//!     let app = Router::new().route("/", get(async || "hello\n"));
+//!     life.serve("http", life.listen("127.0.0.1:8080").await?, app)?;
+//!     Ok(life.run().await)
+//! }
+//! ```
+//!
+//! TERM and Ctrl-C stop it, a second one stops it at once, USR1 prints what is in hand. `main` returns the documented
+//! [exit code](exit), and the report is on standard error. An `axum::serve` program changes two lines instead: see
+//! [`lameduck::axum::serve`](axum/fn.serve.html).
+//!
+//! # What a stop does
+//!
+//! 1. **Lame duck**: readiness turns red and each answer says `Connection: close`, while everybody is still accepted
+//!    ([`Builder::lame_duck`]; none by default).
+//! 2. **Gate**: new connections are kept out, those under way complete and are accepted, then the listener closes.
+//! 3. **Settle**: each accepted connection is read once, so that none is taken for idle that has a request waiting.
+//! 4. **Finish**: tasks get the [drain signal](Drain); requests are answered; idle connections are still answered for
+//!    the [linger](Builder::linger), half-closed and read to their end.
+//! 5. **Closing**: [resources](Lifecycle::on_close) close after their last user, each within its budget.
+//! 6. The [report](Report) and the [exit code](exit).
+//!
+//! Work that is not done when the time is up is cut, and named. Signals and the deadline live on a thread of their own,
+//! outside the runtime, so that neither depends on the runtime.
+//!
+//! # The map
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
+//! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
+//! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
+//! | [`work`] | live work by name, as snapshots and reports tell it |
+//! | [`closing`] | resources that close in order, each within its own budget |
+//! | [`signals`] | which signal means what |
+//! | [`exit`] | the exit codes, in one place |
+//! | [`phase`] | the pure machine that decides what happens next: no task, no socket, no clock |
+//!
+//! # Defaults
+//!
+//! Each wait, queue and list has a bound, and each bound has a name. The first four are yours to choose.
+//!
+//! | name | value | what it bounds |
+//! |---|---|---|
+//! | [`lifecycle::GRACE_PERIOD`] | 30 s | a stop, from its beginning to force ([`Builder::grace_period`]) |
+//! | [`lifecycle::LINGER`] | 250 ms | how long an idle kept-alive connection is still answered ([`Builder::linger`]) |
+//! | [`lifecycle::SETTLE`] | 100 ms | the first read of each accepted connection ([`Builder::settle`]) |
+//! | [`closing::DEFAULT_BUDGET`] | 10 s | the closing of one resource ([`Closing::budget`]), within the grace period |
+//! | [`lifecycle::AFTER_FORCE`] | 150 ms | all closing, once a stop was forced and no budget was reserved |
+//! | `control::LEAVE` | 30 ms | how long a forced process may take to leave `main` |
+//! | `control::PROGRESS` | 1 s | the time between two lines of a stop that lasts |
+//! | `log::WRITE_BOUND` | 20 ms | how long a line may wait for standard error |
+//! | [`listener::HANDSHAKE`] | 20 ms | handshakes under way when the gate closes |
+//! | [`listener::HANDSHAKE_ROUNDS`] | 5 | how often they are waited for |
+//! | [`listener::QUEUE`] | 4096 | connections the kernel may hold for us |
+//! | [`listener::BACK_OFF`] | 5 ms | the first pause when descriptors or memory are exhausted |
+//! | [`listener::BACK_OFF_MOST`] | 500 ms | the longest such pause |
+//! | [`listener::STARVED_GATE`] | 1 s | how long the gate tries to empty the queue meanwhile |
+//! | [`http::HEAD`](http/constant.HEAD.html) | 800 ms | the rest of a half-sent head |
+//! | [`http::FIRST_BYTE`](http/constant.FIRST_BYTE.html) | 700 ms | the first byte of a connection accepted at the gate |
+//! | [`http::PING`](http/constant.PING.html) | 500 ms | an HTTP/2 client's answer to PING, and its preface |
+//! | [`http::QUIET`](http/constant.QUIET.html) | 200 ms | silence after a half-close, before the close |
+//! | [`http::QUIET_IDLE`](http/constant.QUIET_IDLE.html) | 50 ms | the same for a connection that was idle |
+//! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
+//! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
+//! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
+//! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
+//! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
+//! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
+//! | [`phase::LONGEST`] | 10950 days | any wait at all |
+//!
+//! # What it does not do
+//!
+//! * It does not save a request that a client sends after the linger, while the close is on the wire: the client sees
+//!   an end of file, and no handler has run. Nobody can save it but the client.
+//! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
+//!   without them and says so.
+//! * It does not speak TLS, and it does not end a WebSocket for you: an upgraded connection is counted, waited for and
+//!   cut at the deadline, but the close frame is yours to send ([`Lifecycle::drain`] says when).
+//! * It does not keep a balancer from sending to a closed port: give it a [lame duck](Builder::lame_duck) as long as your
+//!   health checks take to notice.
+//! * It does not restart anything, and it does not survive KILL: what must outlive that belongs into a database.
+//!
+//! # Where it runs
+//!
+//! On Linux; other systems are not built or tested. The gate needs `IP_MINTTL` and `IPV6_MINHOPCOUNT`, which are Linux's
+//! and need no privilege. Where they are not to be had (a Unix socket has none and needs none; a sandbox may refuse
+//! them), the queue is emptied before the close, and only what arrives between the last accept and the close is lost.
+//!
+//! # Features
+//!
+//! | feature | what it adds | needs |
+//! |---|---|---|
+//! | (none) | lifecycle, signals, tasks, blocking calls, resources, streams of your own protocol | tokio, no proc macro |
+//! | `http` | [`Lifecycle::serve`](lifecycle/struct.Lifecycle.html#method.serve) and `serve_admin` | hyper 1, tower-service |
+//! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |
+//!
+//! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.
+
 #[cfg(feature = "axum08")]
 pub mod axum;
 pub mod closing;

@@ -1,10 +1,10 @@
 //! The handle a program holds, and the driver: the one task that does what only the async runtime can do.
 
+mod task;
+
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +28,9 @@ use crate::signals::Signals;
 use crate::snapshot::Snapshot;
 use crate::work::{Hold, Registry, WorkKind};
 
+use task::CatchPanic;
+pub use task::{Blocking, Drain, Task, TaskEnd};
+
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(30);
 /// [`Builder::linger`] when nothing was said.
@@ -41,7 +44,7 @@ pub const PROBATION: Duration = Duration::from_secs(10);
 /// Older generations that may drain at once.
 pub const MAX_GENERATIONS: usize = 4;
 
-/// Sets up a [`Lifecycle`].
+/// Sets up a [`Lifecycle`]: what is not said here has the value of the [table of defaults](crate#defaults).
 #[derive(Debug, Clone)]
 #[must_use = "a lifecycle begins with `start`"]
 pub struct Builder {
@@ -71,8 +74,9 @@ impl Builder {
 
     /// The whole time from a stop to force. Default [`GRACE_PERIOD`], 30 s.
     ///
-    /// Lame duck, drain and closing all fit into it. Set your service manager's own limit (`TimeoutStopSec`,
-    /// `terminationGracePeriodSeconds`) a little higher.
+    /// Lame duck, drain and closing all fit into it. At its end what is left is cut, and [`AFTER_FORCE`] later at most the
+    /// process leaves. Set your service manager's own limit (`TimeoutStopSec`, `terminationGracePeriodSeconds`) at least
+    /// a second higher.
     pub fn grace_period(mut self, grace: Duration) -> Builder {
         self.grace = Some(grace);
         self
@@ -100,6 +104,8 @@ impl Builder {
     }
 
     /// How long accepted connections may take to their first read. Default [`SETTLE`], 100 ms.
+    ///
+    /// It ends as soon as each has been read; only a runtime that is slow to poll them uses it up.
     pub fn settle(mut self, settle: Duration) -> Builder {
         self.settle = settle;
         self
@@ -138,12 +144,12 @@ impl Builder {
         self
     }
 
-    /// Arms signals and deadline.
+    /// Starts the life: signals and deadline are armed when it returns, and nothing is accepted yet.
     ///
     /// # Errors
     ///
-    /// Outside a tokio runtime; when the lame duck does not fit into the grace period; when the system gives no
-    /// thread or descriptor.
+    /// When called outside a tokio runtime, when the lame duck does not fit into the grace period, and when the system
+    /// gives no thread or descriptor.
     pub fn start(self) -> Result<Lifecycle, Error> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::no_runtime())?;
         fits(self.grace, self.lame_duck, Duration::ZERO)?;
@@ -279,7 +285,26 @@ impl Drop for Shared {
 
 /// A service's life, from start to exit: the handle everything is registered with.
 ///
-/// Cheap to clone; all clones are the same life. See the [crate root](crate) for a whole program.
+/// Cheap to clone; all clones are the same life. When the last one is dropped before a stop began, the life is given
+/// up: signals are no longer taken. See the [crate root](crate) for a whole program with a server; this one has only
+/// something to finish and something to close:
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// use lameduck::Lifecycle;
+///
+/// let life = Lifecycle::builder().without_signals().start()?;
+/// let outbox = life.resource("outbox", vec!["mail"], |outbox| async move { drop(outbox) });
+/// life.task("mailer", |drain| async move {
+///     drain.started().await;
+///     println!("{} left for the next start", outbox.len());
+/// });
+/// life.stop();
+/// let exit = life.run().await;
+/// assert_eq!(exit.code(), lameduck::exit::OK);
+/// assert_eq!(exit.report().finished.tasks, 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Lifecycle {
     pub(crate) shared: Arc<Shared>,
@@ -299,7 +324,7 @@ impl Lifecycle {
 
     /// Binds `address` and listens: `127.0.0.1:8080`, `[::1]:8080` or `unix:PATH`.
     ///
-    /// Clients can connect from here on and wait until the service is ready.
+    /// Clients can connect from here on and wait in the kernel's queue until the service is ready.
     ///
     /// # Errors
     ///
@@ -389,6 +414,8 @@ impl Lifecycle {
     ///
     /// The task gets the drain signal and should end soon after it. A panic is caught and reported; it does not
     /// hold the drain. At the deadline the task is dropped at its next await and named in the report.
+    ///
+    /// Dropping the [`Task`] lets it go on; awaiting it tells how it ended.
     pub fn task<F, Fut>(&self, name: &str, task: F) -> Task
     where
         F: FnOnce(Drain) -> Fut,
@@ -416,7 +443,7 @@ impl Lifecycle {
     /// Runs `call` on a blocking thread, as a named piece of work that holds the drain until it returns.
     ///
     /// A blocking call cannot be interrupted. Long loops should ask [`Drain::should_stop`]; at the deadline the process
-    /// leaves without the call and the report names it.
+    /// leaves without the call and the report names it. Awaiting the [`Blocking`] gives what the call returned.
     pub fn blocking<F, T>(&self, name: &str, call: F) -> Blocking<T>
     where
         F: FnOnce(&Drain) -> T + Send + 'static,
@@ -463,7 +490,7 @@ impl Lifecycle {
         value
     }
 
-    /// Registers something to do after all work has ended, in order with other resources.
+    /// Registers something to do after all work has ended, in order with other resources; see [`Closing`].
     pub fn on_close(&self, name: &str) -> Closing<'_> {
         Closing {
             life: self,
@@ -474,12 +501,12 @@ impl Lifecycle {
         }
     }
 
-    /// The drain signal: it comes when connections and tasks are told to finish.
+    /// The drain signal, which comes when connections and tasks are told to finish: after the gate, not at the stop.
     pub fn drain(&self) -> Drain {
         self.shared.drain.clone()
     }
 
-    /// Whether the service asks for new work.
+    /// Whether the service asks for new work, to read or to wait on.
     pub fn readiness(&self) -> Readiness {
         self.shared.readiness.clone()
     }
@@ -489,12 +516,12 @@ impl Lifecycle {
         Arc::clone(&self.shared.log)
     }
 
-    /// The present phase.
+    /// The phase the life is in now.
     pub fn phase(&self) -> Phase {
         self.shared.view.borrow().phase
     }
 
-    /// What is live now, by name.
+    /// What is live now, by name: what USR1 prints and `/status` answers.
     pub fn snapshot(&self) -> Snapshot {
         let view = *self.shared.view.borrow();
         Snapshot {
@@ -529,7 +556,7 @@ impl Lifecycle {
         self.ended().await
     }
 
-    /// Waits until everything has ended, without saying that the service is ready.
+    /// Waits until everything has ended, without saying that the service is ready. Cancel safe.
     pub async fn ended(&self) -> Exit {
         let mut report = self.shared.report.clone();
         let seen = report.wait_for(Option::is_some).await;
@@ -541,7 +568,19 @@ impl Lifecycle {
     }
 }
 
-/// Registers something to close; made by [`Lifecycle::on_close`].
+/// Something to close after all work has ended, in the making; [`Lifecycle::on_close`] begins it.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// # use std::time::Duration;
+/// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
+/// life.on_close("database").budget(Duration::from_secs(2)).run(|| async { Ok::<(), String>(()) })?;
+/// // Written before the database closes, and not at all if that is not registered:
+/// life.on_close("counter").uses(["database"]).run(|| async {})?;
+/// life.on_close("logs").last().run(|| async {})?;
+/// assert!(life.on_close("cache").uses(["reddis"]).run(|| async {}).is_err());
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing is registered before `run`"]
 pub struct Closing<'a> {
     life: &'a Lifecycle,
@@ -597,102 +636,6 @@ impl Closing<'_> {
         fits(shared.settings.grace, shared.settings.lame_duck, reserve)?;
         shared.control.send(Message::Reserve(reserve));
         Ok(())
-    }
-}
-
-/// The drain signal: finish what is in hand, take nothing new.
-#[derive(Debug, Clone)]
-pub struct Drain {
-    token: CancellationToken,
-}
-
-impl Drain {
-    /// Waits until the drain begins; returns at once when it has. Cancel safe.
-    pub async fn started(&self) {
-        self.token.cancelled().await;
-    }
-
-    /// Whether the drain has begun.
-    pub fn is_draining(&self) -> bool {
-        self.token.is_cancelled()
-    }
-
-    /// The same question, as a checkpoint in a loop of blocking work.
-    pub fn should_stop(&self) -> bool {
-        self.is_draining()
-    }
-
-    /// The signal as a token, for code that speaks `tokio_util`. Cancelling it does not stop the service.
-    pub fn token(&self) -> CancellationToken {
-        self.token.child_token()
-    }
-}
-
-/// How a task ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// It returned.
-    Finished,
-    /// It panicked with these words.
-    Panicked(String),
-    /// It was aborted, or cut at the deadline.
-    Aborted,
-}
-
-/// A running task. Dropping it lets the task go on.
-#[derive(Debug)]
-pub struct Task {
-    handle: tokio::task::JoinHandle<TaskEnd>,
-}
-
-impl Task {
-    /// Drops the task at its next await.
-    pub fn abort(&self) {
-        self.handle.abort();
-    }
-
-    /// Whether it has ended.
-    pub fn is_finished(&self) -> bool {
-        self.handle.is_finished()
-    }
-}
-
-impl Future for Task {
-    type Output = TaskEnd;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        Pin::new(&mut self.handle).poll(cx).map(|end| end.unwrap_or(TaskEnd::Aborted))
-    }
-}
-
-/// A call on a blocking thread; awaiting it gives what it returned, or the words of its panic.
-#[derive(Debug)]
-pub struct Blocking<T> {
-    handle: tokio::task::JoinHandle<Result<T, String>>,
-}
-
-impl<T> Future for Blocking<T> {
-    type Output = Result<T, String>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
-        Poll::Ready(result.unwrap_or_else(|_| Err("the runtime ended first".to_owned())))
-    }
-}
-
-/// Runs a future and turns a panic into its words.
-struct CatchPanic<F>(Pin<Box<F>>);
-
-impl<F: Future> Future for CatchPanic<F> {
-    type Output = Result<F::Output, String>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // After a panic the future is never polled again, only dropped.
-        let polled = std::panic::AssertUnwindSafe(|| self.0.as_mut().poll(cx));
-        match std::panic::catch_unwind(polled) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic_words(&*panic).to_owned())),
-        }
     }
 }
 

@@ -69,7 +69,21 @@ pub const LET_GO: Duration = Duration::from_secs(1);
 
 /// A bound and listening socket, TCP or Unix, that has not been served yet.
 ///
-/// From here on clients can connect; they wait in the kernel's queue until the lifecycle is ready.
+/// From here on clients can connect; they wait in the kernel's queue until the lifecycle is ready. Dropping it closes the
+/// socket, and takes the path of a Unix socket away if it still is this one's.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// use lameduck::Listener;
+///
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// assert!(!listener.address().ends_with(":0"), "the kernel chose a port");
+///
+/// let error = Listener::bind(listener.address()).await.unwrap_err();
+/// assert!(error.is_address_in_use(), "{error}");
+/// assert!(Listener::bind("localhost").await.unwrap_err().is_usage());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     socket: Bound,
@@ -166,7 +180,12 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// When the address cannot be understood, is taken, or is not ours to use.
+    /// When the address cannot be understood ([`Error::is_usage`]), is taken ([`Error::is_address_in_use`]), is not this
+    /// machine's, or is not ours to use ([`Error::is_permission`]). Host names are not looked up.
+    ///
+    /// # Panics
+    ///
+    /// When polled outside a tokio runtime with I/O.
     pub async fn bind(address: &str) -> Result<Listener, Error> {
         match address.strip_prefix("unix:") {
             Some(path) => Listener::bind_unix(address, Path::new(path)),

@@ -29,7 +29,7 @@ pub enum LogFormat {
     Silent,
 }
 
-/// The built-in log. Programs may add lines of their own in the same format.
+/// The built-in log on standard error, to which programs may add lines of their own in the same format.
 #[derive(Debug)]
 pub struct Log {
     format: LogFormat,
@@ -41,12 +41,14 @@ impl Log {
         Log { format, dropped: AtomicU64::new(0) }
     }
 
-    /// The format in use.
+    /// The format the log is written in.
     pub fn format(&self) -> LogFormat {
         self.format
     }
 
     /// Writes one line: as it is in text, as `{"time":…,"event":EVENT,"message":…}` in JSON.
+    ///
+    /// A line that standard error does not take within 20 ms is dropped and counted; the count is told with the next.
     pub fn line(&self, event: &str, message: &str) {
         match self.format {
             LogFormat::Silent => {}

@@ -5,6 +5,19 @@ use tokio::sync::watch;
 /// Whether the service asks for new work, as balancers and orchestrators see it.
 ///
 /// Cloning is cheap; all clones see the same state.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
+/// let mut readiness = life.readiness();
+/// assert!(!readiness.is_ready() && !readiness.has_started());
+/// life.ready();
+/// readiness.ready().await;
+/// life.stop();
+/// readiness.not_ready().await;
+/// assert!(!readiness.is_ready() && readiness.has_started());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Readiness {
     state: watch::Receiver<State>,

@@ -10,11 +10,33 @@ use crate::phase::{Cause, Outcome};
 use crate::signals;
 use crate::work::{Counts, WorkItem};
 
-/// The account of a stop. `Display` is for people, [`to_json`](Report::to_json) for machines.
+/// The account of a stop: what finished, what was cut, and how long each part took.
+///
+/// `Display` is for people, [`to_json`](Report::to_json) for machines. A service with the built-in signals writes it to
+/// standard error by itself; [`Exit::report`](crate::Exit::report) hands it to the program.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// use std::time::Duration;
+/// use lameduck::phase::Outcome;
+///
+/// let life = lameduck::Lifecycle::builder()
+///     .without_signals()
+///     .grace_period(Duration::from_millis(50))
+///     .start()?;
+/// life.task("stubborn", |_drain| std::future::pending());
+/// life.stop();
+/// let exit = life.run().await;
+/// let report = exit.report();
+/// assert_eq!(report.outcome, Outcome::DeadlineExceeded);
+/// assert_eq!(report.exit_code(), lameduck::exit::DEADLINE);
+/// assert_eq!(report.cut_work[0].name, "stubborn");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// How it ended.
+    /// How the stop ended.
     pub outcome: Outcome,
     /// What asked for the stop.
     pub cause: Option<Cause>,
@@ -22,9 +44,9 @@ pub struct Report {
     pub took: Duration,
     /// Each phase that was entered, in order, with its time.
     pub phases: Vec<(&'static str, Duration)>,
-    /// What finished between the stop and the end.
+    /// How much finished between the stop and the end.
     pub finished: Counts,
-    /// What was cut.
+    /// How much was cut.
     pub cut: Counts,
     /// What was cut, by name; [`NAMED_AT_MOST`](crate::work::NAMED_AT_MOST) at most.
     pub cut_work: Vec<WorkItem>,
@@ -39,7 +61,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The exit code, as in the [table](crate::exit).
+    /// The exit code that belongs to it, as in the [table](crate::exit).
     pub fn exit_code(&self) -> u8 {
         let passed_over = |end: &ClosingEnd| match end {
             ClosingEnd::Cut | ClosingEnd::NotBegun => true,
@@ -59,7 +81,7 @@ impl Report {
         }
     }
 
-    /// The report as one JSON object.
+    /// The report as one JSON object in one line; `docs/signals.md` names its fields.
     pub fn to_json(&self) -> String {
         let phases = self
             .phases

@@ -8,7 +8,10 @@ use crate::phase::Phase;
 use crate::report::{counts_json, seconds, work_json};
 use crate::work::{Counts, WorkItem};
 
-/// A service at one moment: its phase and its live work. Made by [`Lifecycle::snapshot`](crate::Lifecycle::snapshot).
+/// A service at one moment: its phase and its live work.
+///
+/// Made by [`Lifecycle::snapshot`](crate::Lifecycle::snapshot). It is taken part by part while the service works, so its
+/// counts may differ by what began or ended meanwhile.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -18,13 +21,13 @@ pub struct Snapshot {
     pub ready: bool,
     /// Its place in the chain of upgrades; the first is 1.
     pub generation: u32,
-    /// The process.
+    /// The process id.
     pub pid: u32,
     /// The program's version, as given to the builder.
     pub version: String,
-    /// Since the start.
+    /// The time since the start.
     pub uptime: Duration,
-    /// Until the deadline, when a stop is under way and has one.
+    /// The time until the deadline, when a stop is under way and has one.
     pub left: Option<Duration>,
     /// How much is live.
     pub live: Counts,
@@ -37,7 +40,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The snapshot as one JSON object.
+    /// The snapshot as one JSON object in one line.
     pub fn to_json(&self) -> String {
         Object::new()
             .number("generation", u64::from(self.generation))

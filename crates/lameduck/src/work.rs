@@ -6,7 +6,7 @@
 //!    fact of ownership that a panic cannot skip.
 //! 2. A request costs its connection's own uncontended lock and no shared cache line: the shared counters move
 //!    once for each connection, not for each request.
-//! 3. What connections have been told ([`Told`]) is stored before they are woken; a connection that enters later
+//! 3. What connections have been told (`Told`) is stored before they are woken; a connection that enters later
 //!    reads it on its first poll. So none misses it.
 
 use std::collections::HashMap;

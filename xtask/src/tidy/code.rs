@@ -22,6 +22,11 @@ impl Code {
         Self { text, tests_at }
     }
 
+    /// A file that is compiled for tests only.
+    pub fn of_tests(source: &str) -> Self {
+        Self { tests_at: 0, ..Self::of(source) }
+    }
+
     /// Everything, tests included.
     pub fn all(&self) -> &str {
         &self.text

@@ -81,7 +81,34 @@ impl Tree {
 
 impl File {
     fn new(path: &str, text: String) -> Self {
-        let code = path.ends_with(".rs").then(|| Code::of(&text));
+        let code = path.ends_with(".rs").then(|| match is_test_module(path) {
+            true => Code::of_tests(&text),
+            false => Code::of(&text),
+        });
         Self { path: path.to_owned(), text, code }
+    }
+}
+
+/// `src/phase/tests.rs` and what is below `src/phase/tests/`: what `#[cfg(test)] mod tests;` names.
+fn is_test_module(path: &str) -> bool {
+    let inside = path.split_once("/src/").map_or("", |(_, inside)| inside);
+    inside.split('/').any(|segment| segment == "tests" || segment == "tests.rs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_module_in_a_file_of_its_own_is_tests_throughout() {
+        let code = "fn f() {}";
+        let tree = Tree::of(&[
+            ("crates/x/src/phase/tests.rs", code),
+            ("crates/x/src/phase/tests/orders.rs", code),
+            ("crates/x/src/phase.rs", code),
+            ("crates/x/tests/it.rs", code),
+        ]);
+        let lengths: Vec<usize> = tree.rust().map(|(_, code)| code.without_tests().len()).collect();
+        assert_eq!(lengths, [0, 0, code.len(), code.len()]);
     }
 }

@@ -37,7 +37,7 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// None today; the signature leaves room.
+    /// None today: the signature leaves room for one.
     pub fn serve_admin(
         &self,
         listener: Listener,
