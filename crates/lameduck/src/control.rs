@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::closing::Resources;
 use crate::exit;
+use crate::generations::Place;
+use crate::handover::Handover;
 use crate::json::Object;
 use crate::listener::AcceptErrors;
 use crate::log::Log;
@@ -32,6 +34,7 @@ use crate::phase::{Action, Cause, Input, Machine, Outcome, Phase, Step};
 use crate::readiness::{Sign, State};
 use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
 use crate::signals::{self, SignalAction, Signals};
+use crate::upgrade::{Decision, FromControl};
 use crate::work::{Counts, Notice, Registry, Told, WorkItem};
 
 /// How long a process that was forced may still take to leave `main` by itself.
@@ -63,6 +66,13 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Message {
     Input(Input),
+    /// A successor is being started.
+    UpgradeBegins,
+    /// It accepts, or failed.
+    UpgradeDone {
+        /// Its process, if it accepts.
+        successor: Option<u32>,
+    },
     /// Closing needs this much of the grace period.
     Reserve(Duration),
     /// The runtime answers.
@@ -106,6 +116,11 @@ pub(crate) struct Hands {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// Commands the runtime has picked up; compared with those sent.
     pub(crate) picked_up: Arc<AtomicU64>,
+    pub(crate) handover: Arc<Handover>,
+    /// The task that upgrades, when there is a control socket.
+    pub(crate) upgrades: Option<mpsc::UnboundedSender<FromControl>>,
+    /// What this generation has in the file system, to be removed at the end.
+    pub(crate) place: Option<(Place, u32)>,
     /// The phase, for snapshots.
     pub(crate) view: watch::Sender<View>,
     pub(crate) ended: watch::Sender<Option<Report>>,
@@ -305,7 +320,13 @@ impl Control {
                 self.print_work(now);
                 None
             }
-            SignalAction::Ignore => {
+            SignalAction::Upgrade if self.hands.upgrades.is_some() => {
+                if let Some(upgrades) = &self.hands.upgrades {
+                    let _ = upgrades.send(FromControl::Upgrade);
+                }
+                None
+            }
+            SignalAction::Ignore | SignalAction::Upgrade => {
                 let line = format!("{} noted and ignored", signals::name(number));
                 self.hands.log.line("signal", &line);
                 self.answer_reload(now, number, &line);
@@ -338,6 +359,13 @@ impl Control {
             Message::Input(Input::Idle) if !self.hands.registry.is_idle() => {}
             Message::Input(input) => self.feed(Instant::now(), input),
             Message::Reserve(reserve) => self.machine.set_reserve(reserve),
+            Message::UpgradeBegins => self.hands.teller.reloading(Instant::now()),
+            Message::UpgradeDone { successor: Some(pid) } => {
+                self.hands.teller.handed_over(Instant::now(), pid);
+            }
+            Message::UpgradeDone { successor: None } => {
+                self.hands.teller.reloaded(Instant::now(), "the upgrade failed, serving on");
+            }
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
@@ -415,12 +443,10 @@ impl Control {
                 Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
                 Action::CloseGate { shared } => self.command(Command::CloseGate { shared }),
                 Action::Settle => self.hands.registry.settle(),
-                Action::TellFinish => {
-                    self.hands.drain.cancel();
-                    self.hands.registry.tell(Told::Finish);
-                }
+                Action::TellFinish => self.tell_finish(),
                 Action::Force => self.force(),
                 Action::CloseResources { until } => {
+                    self.hands.handover.close();
                     self.command(Command::CloseResources { until });
                 }
                 Action::Stop(outcome) => self.report(outcome),
@@ -428,10 +454,34 @@ impl Control {
                     self.hands.registry.tell(Told::Serve);
                     self.hands.sign.show(State::Ready);
                     self.hands.teller.taken_back(Instant::now());
+                    self.decide(Decision::Resumed);
                     self.command(Command::Accept);
                 }
-                Action::AdmitSuccessor | Action::RefuseSuccessor(_) | Action::ConfirmSuccessor => {}
+                Action::AdmitSuccessor => self.decide(Decision::Admit),
+                Action::RefuseSuccessor(refusal) => self.decide(Decision::Refuse(refusal)),
+                Action::ConfirmSuccessor => {
+                    // Until now background tasks went on, in case the service came back.
+                    self.hands.drain.cancel();
+                    self.decide(Decision::Confirmed);
+                }
             }
+        }
+    }
+
+    fn tell_finish(&self) {
+        match self.machine.cause() {
+            Some(Cause::Successor) => self.hands.registry.tell(Told::Move),
+            Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
+                self.hands.drain.cancel();
+                self.hands.registry.tell(Told::Finish);
+            }
+        }
+    }
+
+    fn decide(&self, decision: Decision) {
+        if let Some(upgrades) = &self.hands.upgrades {
+            // Closed when the runtime is gone: then there is nobody to be told.
+            let _ = upgrades.send(FromControl::Decided(decision));
         }
     }
 
@@ -499,6 +549,9 @@ impl Control {
         let (how, done) = (outcome_word(outcome), &report.finished);
         let status = format!("{how}: {done} completed, {cut} cut");
         self.hands.teller.stopped(now, &status, leave_at.filter(|_| self.scope == Scope::Process));
+        if let Some((place, generation)) = &self.hands.place {
+            place.release(*generation);
+        }
         self.end = End::Reported { leave_at, code };
         self.hands.ended.send_replace(Some(report));
     }

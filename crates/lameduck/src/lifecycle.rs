@@ -1,243 +1,42 @@
-//! The handle a program holds, and the driver: the one task that does what only the async runtime can do.
+//! The handle a program holds: everything is registered with it.
 
+mod builder;
 mod task;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::closing::{CloseOutcome, Resources, Turn};
 use crate::connection::Stream;
-use crate::control::{self, Command, Hands, Message, Scope, View};
+use crate::control::{self, Message, View};
+use crate::driver::{Gates, Loop};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::generations::Place;
 use crate::handover::Handover;
 use crate::inherit;
-use crate::listener::{AcceptErrors, Accepting, Handler, Listener, Order};
-use crate::log::{Log, LogFormat};
-use crate::notify::Notifier;
-use crate::notify::teller::Teller;
-use crate::phase::{Cause, Config, Input, Machine, Phase};
-use crate::readiness::{Readiness, Sign};
+use crate::listener::{AcceptErrors, Accepting, Handler, Listener};
+use crate::log::Log;
+use crate::operator::Waiting;
+use crate::phase::{Cause, Input, Phase};
+use crate::readiness::Readiness;
 use crate::report::{Report, panic_words};
-use crate::signals::Signals;
+use crate::shared::Cells;
 use crate::snapshot::Snapshot;
+use crate::states::{Origin, States};
+use crate::succeed::{Succession, Taking};
+use crate::upgrade::{Event, Queue};
 use crate::work::{Hold, Registry, WorkKind};
 
+pub use builder::{AFTER_FORCE, Builder, GRACE_PERIOD, LINGER, MAX_GENERATIONS, PROBATION, SETTLE};
 use task::CatchPanic;
 pub use task::{Blocking, Drain, Task, TaskEnd};
 
-/// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
-pub const GRACE_PERIOD: Duration = Duration::from_secs(30);
-/// [`Builder::linger`] when nothing was said.
-pub const LINGER: Duration = Duration::from_millis(250);
-/// [`Builder::settle`] when nothing was said.
-pub const SETTLE: Duration = Duration::from_millis(100);
-/// How long closing may still take once a stop was forced, and nothing was reserved for it.
-pub const AFTER_FORCE: Duration = Duration::from_millis(150);
-/// How long a successor's death gives the service back.
-pub const PROBATION: Duration = Duration::from_secs(10);
-/// Older generations that may drain at once.
-pub const MAX_GENERATIONS: usize = 4;
-
-/// Sets up a [`Lifecycle`]: what is not said here has the value of the [table of defaults](crate#defaults).
-#[derive(Debug, Clone)]
-#[must_use = "a lifecycle begins with `start`"]
-pub struct Builder {
-    grace: Option<Duration>,
-    lame_duck: Duration,
-    linger: Duration,
-    settle: Duration,
-    signals: Option<Signals>,
-    log: Option<LogFormat>,
-    notifier: Option<Notifier>,
-    version: String,
-}
-
-impl Builder {
-    fn new() -> Builder {
-        Builder {
-            grace: Some(GRACE_PERIOD),
-            lame_duck: Duration::ZERO,
-            linger: LINGER,
-            settle: SETTLE,
-            signals: Some(Signals::default()),
-            log: None,
-            notifier: None,
-            version: String::new(),
-        }
-    }
-
-    /// The whole time from a stop to force. Default [`GRACE_PERIOD`], 30 s.
-    ///
-    /// Lame duck, drain and closing all fit into it. At its end what is left is cut, and [`AFTER_FORCE`] later at most the
-    /// process leaves. Set your service manager's own limit (`TimeoutStopSec`, `terminationGracePeriodSeconds`) at least
-    /// a second higher.
-    pub fn grace_period(mut self, grace: Duration) -> Builder {
-        self.grace = Some(grace);
-        self
-    }
-
-    /// Waits as long as work lasts; only a second stop ends the wait.
-    pub fn no_deadline(mut self) -> Builder {
-        self.grace = None;
-        self
-    }
-
-    /// How long to go on accepting once readiness has turned red, so that balancers look away first. Default 0.
-    pub fn lame_duck(mut self, lame_duck: Duration) -> Builder {
-        self.lame_duck = lame_duck;
-        self
-    }
-
-    /// How long an idle kept-alive connection is still answered while draining. Default [`LINGER`], 250 ms.
-    ///
-    /// A client whose next request is on the wire when the drain begins is answered within this time. Make it longer
-    /// than your clients' longest pause on a busy connection plus a round trip.
-    pub fn linger(mut self, linger: Duration) -> Builder {
-        self.linger = linger;
-        self
-    }
-
-    /// How long accepted connections may take to their first read. Default [`SETTLE`], 100 ms.
-    ///
-    /// It ends as soon as each has been read; only a runtime that is slow to poll them uses it up.
-    pub fn settle(mut self, settle: Duration) -> Builder {
-        self.settle = settle;
-        self
-    }
-
-    /// Which signal means what; see [`Signals`].
-    pub fn signals(mut self, signals: Signals) -> Builder {
-        self.signals = Some(signals);
-        self
-    }
-
-    /// Takes no signal, prints nothing and never ends the process: the program calls [`Lifecycle::stop`].
-    ///
-    /// The deadline still cuts work, and [`Lifecycle::run`] still returns on time.
-    pub fn without_signals(mut self) -> Builder {
-        self.signals = None;
-        self
-    }
-
-    /// How the built-in log is written. Default [`LogFormat::Text`] with signals, silent without.
-    pub fn log_format(mut self, format: LogFormat) -> Builder {
-        self.log = Some(format);
-        self
-    }
-
-    /// How the service manager is told that the service is ready, stopping or alive. Default
-    /// [`Notifier::from_env`] with the built-in signals, [`Notifier::none`] without.
-    pub fn notify(mut self, notifier: Notifier) -> Builder {
-        self.notifier = Some(notifier);
-        self
-    }
-
-    /// The program's version, for status and reports.
-    pub fn version(mut self, version: &str) -> Builder {
-        version.clone_into(&mut self.version);
-        self
-    }
-
-    /// Starts the life: signals and deadline are armed when it returns, and nothing is accepted yet.
-    ///
-    /// # Errors
-    ///
-    /// When called outside a tokio runtime, when the lame duck does not fit into the grace period, and when the system
-    /// gives no thread or descriptor.
-    pub fn start(self) -> Result<Lifecycle, Error> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::no_runtime())?;
-        fits(self.grace, self.lame_duck, Duration::ZERO)?;
-        let (scope, signals) = match &self.signals {
-            Some(signals) => (Scope::Process, signals.clone()),
-            None => (Scope::Library, Signals::none()),
-        };
-        let format = self.log.unwrap_or(match scope {
-            Scope::Process => LogFormat::Text,
-            Scope::Library => LogFormat::Silent,
-        });
-        let notifier = self.notifier.clone().unwrap_or_else(|| match scope {
-            Scope::Process => Notifier::from_env(),
-            Scope::Library => Notifier::none(),
-        });
-        let machine = Machine::new(self.machine_config());
-        let registry = Registry::new();
-        let resources = Arc::new(Resources::default());
-        let accept_errors = Arc::new(AcceptErrors::default());
-        let drain = CancellationToken::new();
-        let log = Arc::new(Log::new(format));
-        let picked_up = Arc::new(AtomicU64::new(0));
-        let sign = Sign::new();
-        let readiness = sign.readiness();
-        let (commands, orders) = mpsc::unbounded_channel();
-        let (view, view_seen) = watch::channel(View { phase: Phase::Starting, deadline: None });
-        let (ended, report) = watch::channel(None);
-        let hands = Hands {
-            registry: Arc::clone(&registry),
-            sign,
-            resources: Arc::clone(&resources),
-            accept_errors: Arc::clone(&accept_errors),
-            drain: drain.clone(),
-            log: Arc::clone(&log),
-            teller: Teller::new(notifier, Arc::clone(&log), Instant::now()),
-            commands,
-            picked_up: Arc::clone(&picked_up),
-            view,
-            ended,
-        };
-        let control = control::start(machine, signals, scope, |_| hands)
-            .map_err(|error| Error::io("start", "the control thread", error))?;
-        let gates = Arc::new(Gates::default());
-        let driver = Driver {
-            orders,
-            picked_up,
-            gates: Arc::clone(&gates),
-            resources: Arc::clone(&resources),
-            control: Arc::clone(&control),
-        };
-        drop(runtime.spawn(driver.run()));
-        let shared = Shared {
-            settings: Settings {
-                grace: self.grace,
-                lame_duck: self.lame_duck,
-                linger: self.linger,
-                version: self.version,
-            },
-            started: Instant::now(),
-            runtime,
-            registry,
-            resources,
-            accept_errors,
-            drain: Drain { token: drain },
-            log,
-            control,
-            gates,
-            readiness,
-            handover: Handover::default(),
-            view: view_seen,
-            report,
-        };
-        Ok(Lifecycle { shared: Arc::new(shared) })
-    }
-
-    fn machine_config(&self) -> Config {
-        Config {
-            grace: self.grace,
-            reserve: Duration::ZERO,
-            lame_duck: self.lame_duck,
-            settle: self.settle,
-            after_force: AFTER_FORCE,
-            probation: PROBATION,
-            upgrade_grace: None,
-            max_generations: MAX_GENERATIONS,
-        }
-    }
-}
+/// How long the end waits for operators to be told of it.
+const TOLD: Duration = Duration::from_millis(50);
 
 /// Whether lame duck and closing leave any time to drain.
 fn fits(grace: Option<Duration>, lame_duck: Duration, reserve: Duration) -> Result<(), Error> {
@@ -255,6 +54,7 @@ fn fits(grace: Option<Duration>, lame_duck: Duration, reserve: Duration) -> Resu
 pub(crate) struct Settings {
     grace: Option<Duration>,
     lame_duck: Duration,
+    pub(crate) generation: u32,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) linger: Duration,
     pub(crate) version: String,
@@ -272,9 +72,22 @@ pub(crate) struct Shared {
     control: Arc<control::Sender>,
     gates: Arc<Gates>,
     readiness: Readiness,
-    pub(crate) handover: Handover,
+    pub(crate) handover: Arc<Handover>,
+    states: Arc<States>,
+    /// What a predecessor left, when this process takes over from one.
+    succession: Option<Arc<Succession>>,
+    upgrades: Option<Upgrades>,
     view: watch::Receiver<View>,
     report: watch::Receiver<Option<Report>>,
+}
+
+/// What a life with a control socket has besides.
+struct Upgrades {
+    events: mpsc::Sender<Event>,
+    place: Place,
+    respawned: bool,
+    /// Operators that are still to be told of the end.
+    waiting: Arc<Waiting>,
 }
 
 impl Drop for Shared {
@@ -330,7 +143,11 @@ impl Lifecycle {
     ///
     /// As [`Listener::bind`].
     pub async fn listen(&self, address: &str) -> Result<Listener, Error> {
-        Listener::bind(address).await
+        let left = self.shared.succession.as_ref().and_then(|left| left.listener(address));
+        match left {
+            Some(taken_over) => taken_over,
+            None => Listener::bind(address).await,
+        }
     }
 
     /// The listening sockets a service manager opened for this process (`LISTEN_FDS`), with their names
@@ -391,16 +208,17 @@ impl Lifecycle {
     ) -> Result<(), Error> {
         let serve: Handler = Arc::new(serve);
         let (orders, received) = mpsc::unbounded_channel();
-        match hold {
-            Hold::Drain => self.shared.gates.add(name, orders)?,
-            Hold::Nothing => {
-                // The admin server answers from the start to the very end.
-                let _ = orders.send(Order::Open);
-                self.shared.gates.keep(orders);
-            }
-        }
+        self.shared.gates.add(Loop {
+            server: name.to_owned(),
+            given: listener.given().to_owned(),
+            unix: listener.is_unix(),
+            hold,
+            orders,
+        })?;
+        let server: Arc<str> = Arc::from(name);
+        self.shared.handover.serves(Arc::clone(&server), Arc::clone(&serve));
         let accepting = Accepting {
-            server: Arc::from(name),
+            server,
             hold,
             registry: Arc::clone(&self.shared.registry),
             errors: Arc::clone(&self.shared.accept_errors),
@@ -525,6 +343,7 @@ impl Lifecycle {
     pub fn snapshot(&self) -> Snapshot {
         let view = *self.shared.view.borrow();
         Snapshot {
+            generation: self.generation(),
             phase: view.phase,
             ready: self.shared.readiness.is_ready(),
             pid: std::process::id(),
@@ -540,7 +359,90 @@ impl Lifecycle {
 
     /// Says that the service can serve: accepting begins and readiness turns green. [`run`](Lifecycle::run) says it too.
     pub fn ready(&self) {
-        self.shared.control.send(Message::Input(Input::Ready));
+        match (&self.shared.succession, &self.shared.upgrades) {
+            (Some(succession), Some(upgrades)) => succession.ready(Taking {
+                control: Arc::clone(&self.shared.control),
+                gates: Arc::clone(&self.shared.gates),
+                handover: Arc::clone(&self.shared.handover),
+                registry: Arc::clone(&self.shared.registry),
+                readiness: self.readiness(),
+                log: self.log(),
+                place: upgrades.place.clone(),
+                respawned: upgrades.respawned,
+            }),
+            (Some(_), None) | (None, _) => self.shared.control.send(Message::Input(Input::Ready)),
+        }
+    }
+
+    /// Counters that all generations of this service go on counting: `count` cells under a name.
+    ///
+    /// The second value says whether a predecessor left them or they begin here at zero. See [`shared`](crate::shared).
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken, when a predecessor's cells have another version or number, or when the system gives
+    /// no memory.
+    pub fn cells(&self, name: &str, version: u32, count: usize) -> Result<(Cells, Origin), Error> {
+        self.shared.states.cells(name, version, count)
+    }
+
+    /// Offers a successor a state: `save` writes it when one asks.
+    ///
+    /// At most [`MAX_STATE_SIZE`](crate::takeover::wire::MAX_STATE_SIZE) bytes; more fails the upgrade.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken, or too many states are kept.
+    pub fn offer_state(
+        &self,
+        name: &str,
+        version: u32,
+        save: impl Fn() -> Vec<u8> + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        self.shared.states.blob(name, version, Arc::new(save))
+    }
+
+    /// Takes the state that a predecessor offered under `name`, with its version; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When its version is not among those that can be read: return it from `main`, and the upgrade fails before
+    /// anything has changed.
+    pub fn take_state(
+        &self,
+        name: &str,
+        readable: std::ops::RangeInclusive<u32>,
+    ) -> Result<Option<(u32, Vec<u8>)>, Error> {
+        self.shared.states.read_blob(name, &readable)
+    }
+
+    /// Starts the program anew and hands over to it, as SIGHUP and `lameduck upgrade` do.
+    ///
+    /// Returns the successor's process id and generation once it accepts. This generation then finishes what it has in
+    /// hand and ends.
+    ///
+    /// # Errors
+    ///
+    /// Without a control socket ([`Builder::control`]), and when the successor fails: then nothing has changed.
+    pub async fn upgrade(&self) -> Result<(u32, u32), Error> {
+        let fail = |why: String| Error::name(format!("upgrade: {why}"));
+        let upgrades = self
+            .shared
+            .upgrades
+            .as_ref()
+            .ok_or_else(|| fail("there is no control socket".to_owned()))?;
+        let (reply, outcome) = oneshot::channel();
+        let asked = upgrades.events.send(Event::Upgrade { queue: Queue::Refuse, reply }).await;
+        match (asked, outcome.await) {
+            (Ok(()), Ok(Ok(successor))) => Ok((successor.pid, successor.generation)),
+            (Ok(()), Ok(Err(why))) => Err(fail(why)),
+            (Err(_), _) | (_, Err(_)) => Err(fail("the service is ending".to_owned())),
+        }
+    }
+
+    /// This process's place in the chain of upgrades; the first is 1.
+    pub fn generation(&self) -> u32 {
+        self.shared.settings.generation
     }
 
     /// Begins a graceful stop, as a signal does; while one is under way, forces it.
@@ -559,8 +461,11 @@ impl Lifecycle {
     /// Waits until everything has ended, without saying that the service is ready. Cancel safe.
     pub async fn ended(&self) -> Exit {
         let mut report = self.shared.report.clone();
-        let seen = report.wait_for(Option::is_some).await;
-        match seen.ok().and_then(|report| report.clone()) {
+        let report = report.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone());
+        if let Some(upgrades) = &self.shared.upgrades {
+            upgrades.waiting.told(TOLD).await;
+        }
+        match report {
             Some(report) => Exit { report },
             // The control thread never ends before its report while a handle is held.
             None => unreachable!("the control thread ended without a report"),
@@ -636,111 +541,5 @@ impl Closing<'_> {
         fits(shared.settings.grace, shared.settings.lame_duck, reserve)?;
         shared.control.send(Message::Reserve(reserve));
         Ok(())
-    }
-}
-
-/// The accept loops' orders, and whether loops that join later may open at once.
-#[derive(Default)]
-struct Gates {
-    state: Mutex<GatesState>,
-}
-
-#[derive(Default)]
-struct GatesState {
-    loops: Vec<mpsc::UnboundedSender<Order>>,
-    /// Loops outside the drain; kept so that their orders never end.
-    kept: Vec<mpsc::UnboundedSender<Order>>,
-    position: Position,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Position {
-    #[default]
-    Waiting,
-    Open,
-    Closed,
-}
-
-impl Gates {
-    fn lock(&self) -> MutexGuard<'_, GatesState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, name: &str, orders: mpsc::UnboundedSender<Order>) -> Result<(), Error> {
-        let mut state = self.lock();
-        match state.position {
-            Position::Waiting => {}
-            Position::Open => {
-                let _ = orders.send(Order::Open);
-            }
-            Position::Closed => {
-                return Err(Error::name(format!("serve '{name}': the service is stopping")));
-            }
-        }
-        state.loops.push(orders);
-        Ok(())
-    }
-
-    fn keep(&self, orders: mpsc::UnboundedSender<Order>) {
-        self.lock().kept.push(orders);
-    }
-
-    fn open(&self) {
-        let mut state = self.lock();
-        state.position = Position::Open;
-        state.loops.retain(|orders| orders.send(Order::Open).is_ok());
-    }
-
-    /// Orders every loop to close and returns their acknowledgements.
-    fn close(&self, shared: bool) -> Vec<oneshot::Receiver<()>> {
-        let mut state = self.lock();
-        state.position = Position::Closed;
-        let close = |orders: &mpsc::UnboundedSender<Order>| {
-            let (ack, acked) = oneshot::channel();
-            // A loop that is gone drops `ack` here, which acknowledges as well.
-            let _ = orders.send(Order::Close { shared, ack });
-            acked
-        };
-        state.loops.iter().map(close).collect()
-    }
-}
-
-/// Does what the control thread cannot: it waits for accept loops and runs closings.
-struct Driver {
-    orders: mpsc::UnboundedReceiver<Command>,
-    picked_up: Arc<AtomicU64>,
-    gates: Arc<Gates>,
-    resources: Arc<Resources>,
-    control: Arc<control::Sender>,
-}
-
-impl Driver {
-    async fn run(mut self) {
-        while let Some(command) = self.orders.recv().await {
-            self.picked_up.fetch_add(1, Ordering::AcqRel);
-            match command {
-                Command::Accept => self.gates.open(),
-                Command::Answer => self.control.send(Message::Alive),
-                Command::CloseGate { shared } => {
-                    let acks = self.gates.close(shared);
-                    let control = Arc::clone(&self.control);
-                    drop(tokio::spawn(async move {
-                        for ack in acks {
-                            // Sent or dropped: either way that loop accepts no more.
-                            let _ = ack.await;
-                        }
-                        control.send(Message::Input(Input::GateClosed));
-                    }));
-                }
-                Command::CloseResources { until } => {
-                    let closing = Arc::clone(&self.resources).close_all(until);
-                    let control = Arc::clone(&self.control);
-                    drop(tokio::spawn(async move {
-                        closing.await;
-                        control.send(Message::Input(Input::Closed));
-                    }));
-                }
-            }
-        }
     }
 }

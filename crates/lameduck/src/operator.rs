@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::succeed::Succession;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
-use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Refuse, Reply};
+use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Reply, Why};
 use crate::upgrade::{Event, Queue, SEND};
 
 /// How long a connection may take to say what it wants.
@@ -95,7 +95,7 @@ impl Operator {
 
     async fn converse(&self, channel: Channel) {
         if let Err(error) = channel.check_peer() {
-            let why = Refuse::new(Reason::NotAllowed, error.to_string());
+            let why = Why::new(Reason::NotAllowed, error.to_string());
             let _ = channel.send_by(Instant::now(), &Message::Refuse(why), &[]);
             return;
         }
@@ -114,11 +114,11 @@ impl Operator {
             }
             Ok(message) => {
                 let words = format!("a conversation does not begin with {}", message.kind().name());
-                let why = Message::Refuse(Refuse::new(Reason::Unexpected, words));
+                let why = Message::Refuse(Why::new(Reason::Unexpected, words));
                 let _ = channel.send_by(Instant::now(), &why, &[]);
             }
             Err(error) => {
-                let why = Message::Refuse(Refuse::new(Reason::Unexpected, error.to_string()));
+                let why = Message::Refuse(Why::new(Reason::Unexpected, error.to_string()));
                 let _ = channel.send_by(Instant::now(), &why, &[]);
             }
         }
@@ -236,10 +236,8 @@ async fn first_word(channel: Channel) -> io::Result<(io::Result<Message>, Channe
 
 async fn ask_status(path: &Path) -> io::Result<String> {
     let channel = Channel::connect(path)?.into_async()?;
-    let command = Command {
-        verb: Verb::Status.word().to_owned(),
-        arguments: vec!["own".to_owned()],
-    };
+    let command =
+        Command { verb: Verb::Status.word().to_owned(), arguments: vec!["own".to_owned()] };
     channel.send(&Message::Command(command), &[]).await?;
     let mut text = String::new();
     loop {

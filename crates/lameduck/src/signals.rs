@@ -5,7 +5,7 @@
 //! | TERM, INT | stop gracefully; while stopping, stop at once |
 //! | QUIT | stop at once |
 //! | USR1 | print live work |
-//! | HUP | noted and ignored, so that a stray one kills nothing |
+//! | HUP | upgrade; without a control socket it is noted and ignored, so that a stray one kills nothing |
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,8 @@ pub enum SignalAction {
     Force,
     /// Print live work.
     PrintWork,
+    /// Start the program anew and hand over to it; without a control socket, note it and go on.
+    Upgrade,
     /// Note it and go on.
     Ignore,
 }
@@ -55,7 +57,7 @@ impl Default for Signals {
             .on(INT, SignalAction::Stop)
             .on(QUIT, SignalAction::Force)
             .on(USR1, SignalAction::PrintWork)
-            .on(HUP, SignalAction::Ignore)
+            .on(HUP, SignalAction::Upgrade)
     }
 }
 
@@ -88,6 +90,7 @@ impl std::fmt::Display for Signals {
                 SignalAction::Stop => "stop gracefully; a second one stops at once",
                 SignalAction::Force => "stop at once",
                 SignalAction::PrintWork => "print live work",
+                SignalAction::Upgrade => "upgrade: start the program anew and hand over to it",
                 SignalAction::Ignore => "noted and ignored",
             };
             writeln!(f, "  {:<8} {words}", name(*signal))?;

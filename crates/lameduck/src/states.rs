@@ -164,8 +164,8 @@ impl States {
 }
 
 fn write_file(key: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-    let file = crate::sys::memory_file(key, bytes.len() as u64)?
-        .ok_or(io::ErrorKind::Unsupported)?;
+    let file =
+        crate::sys::memory_file(key, bytes.len() as u64)?.ok_or(io::ErrorKind::Unsupported)?;
     let mut file = File::from(file);
     file.write_all(bytes)?;
     Ok(file.into())
@@ -180,7 +180,9 @@ mod tests {
         let left = offered
             .into_iter()
             .zip(files)
-            .map(|(state, file)| (state.key, Left { version: state.version, size: state.size, file }))
+            .map(|(state, file)| {
+                (state.key, Left { version: state.version, size: state.size, file })
+            })
             .collect();
         States::took_over(left)
     }

@@ -26,12 +26,12 @@ use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::Listener;
 use crate::log::Log;
-use crate::phase::Input;
+use crate::phase::{Cause, Input};
 use crate::readiness::Readiness;
 use crate::states::Left;
 use crate::takeover::channel::{AsyncChannel, Came, Channel};
 use crate::takeover::wire::{
-    self, Connection, Hello, MAX_LISTENERS, Message, Offer, PROTOCOLS, Ready, Reason, Refuse,
+    self, Connection, Hello, MAX_LISTENERS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
 };
 use crate::upgrade::{HELLO, SEND};
 use crate::work::{Hold, Peer, Registry};
@@ -66,7 +66,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Asks the generation at `path` for the service; waits for its offer, no longer than [`HELLO`].
 pub(crate) fn ask(
     path: &Path,
-    program: &str,
+    version: &str,
 ) -> Result<(Succession, HashMap<String, Left>), Error> {
     let fail = |error| Error::io("take over from", path.display().to_string(), error);
     let until = Instant::now() + HELLO;
@@ -74,7 +74,7 @@ pub(crate) fn ask(
     channel.check_peer().map_err(fail)?;
     let hello = Message::Hello(Hello {
         protocols: PROTOCOLS,
-        program: program.to_owned(),
+        program: introduce(version),
         pid: std::process::id(),
         generation: None,
     });
@@ -112,6 +112,19 @@ pub(crate) fn ask(
             Came::End => return Err(fail(io::ErrorKind::UnexpectedEof.into())),
         }
     }
+}
+
+/// The program's name and version, for people.
+fn introduce(version: &str) -> String {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy();
+    let words = format!("{name} {version}");
+    let printable = words.trim().chars().filter(|c| !c.is_control());
+    let mut text: String = printable.take(wire::MAX_PROGRAM / 4).collect();
+    if text.is_empty() {
+        text.push('?');
+    }
+    text
 }
 
 /// Names and descriptors were counted against each other by the wire format.
@@ -177,7 +190,9 @@ impl Succession {
         loop {
             match channel.receive().await {
                 Ok(Came::Message(Message::Commit(_), _)) => break,
-                Ok(Came::Message(Message::Refuse(why), _)) => return taking.give_up(&why.to_string()),
+                Ok(Came::Message(Message::Refuse(why), _)) => {
+                    return taking.give_up(&why.to_string());
+                }
                 Ok(Came::Message(..)) => {}
                 // It is gone, and we hold its sockets: nobody else will serve.
                 Ok(Came::End) | Err(_) => {
@@ -209,7 +224,7 @@ impl Succession {
             Some(_) => return Err("probation is over: the upgrade is final".to_owned()),
             None => return Err("the predecessor is gone: the upgrade is final".to_owned()),
         };
-        let why = Message::Resume(Refuse::new(Reason::Operator, String::new()));
+        let why = Message::Resume(Why::new(Reason::Operator, String::new()));
         let mut given_back = self.given_back.subscribe();
         let sent = channel.send_within(SEND, &why, &[]).await;
         let done = tokio::time::timeout(ROLLBACK, given_back.wait_for(|given| *given)).await;
@@ -253,7 +268,7 @@ async fn tell_of_stop(channel: Arc<AsyncChannel>, mut readiness: Readiness) {
 impl Taking {
     fn give_up(&self, why: &str) {
         self.log.line("takeover-refused", &format!("Not taking over: {why}"));
-        self.control.send(ToControl::TakeoverRefused);
+        self.control.send(ToControl::Input(Input::Stop(Cause::Request)));
     }
 
     async fn accept(&self, generation: u32) {

@@ -228,3 +228,10 @@ impl Drop for Mapping {
         }
     }
 }
+
+/// Registers a descriptor with the runtime's reactor.
+pub(crate) fn async_fd(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` gives the same descriptor whenever it is asked, and keeps it open until the `AsyncFd`
+    // that owns it has left the reactor.
+    unsafe { tokio::io::unix::AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}

@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +27,7 @@ use crate::respawn::Program;
 use crate::states::States;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
 use crate::takeover::wire::{
-    self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason,
-    Refuse,
+    self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
 };
 
 /// How long a successor may take from its start to its first word.
@@ -81,18 +80,34 @@ pub(crate) enum Decision {
 /// What happens to the task.
 pub(crate) enum Event {
     /// Somebody wants an upgrade.
-    Upgrade { queue: Queue, reply: oneshot::Sender<Outcome> },
+    Upgrade {
+        queue: Queue,
+        reply: oneshot::Sender<Outcome>,
+    },
     /// A successor introduces itself.
-    Hello { channel: Channel, hello: Hello },
+    Hello {
+        channel: Channel,
+        hello: Hello,
+    },
     /// A successor said something, or its conversation ended.
-    Said { attempt: u64, came: io::Result<Came> },
+    Said {
+        attempt: u64,
+        came: io::Result<Came>,
+    },
     /// A successor's process is gone.
-    Exited { attempt: u64, status: io::Result<ExitStatus> },
+    Exited {
+        attempt: u64,
+        status: io::Result<ExitStatus>,
+    },
     /// A wait may be over.
-    Due { attempt: u64 },
+    Due {
+        attempt: u64,
+    },
     Decided(Decision),
     /// Every connection that could move has.
-    NothingLeft { attempt: u64 },
+    NothingLeft {
+        attempt: u64,
+    },
 }
 
 /// What to do with an upgrade while another is under way.
@@ -103,7 +118,7 @@ pub(crate) enum Queue {
 }
 
 /// What the task acts on.
-pub(crate) struct Upgrader {
+pub(crate) struct Parts {
     pub(crate) control: Arc<control::Sender>,
     pub(crate) gates: Arc<Gates>,
     pub(crate) handover: Arc<Handover>,
@@ -112,13 +127,45 @@ pub(crate) struct Upgrader {
     pub(crate) place: Place,
     pub(crate) program: Program,
     pub(crate) own: u32,
-    pub(crate) newest: Arc<AtomicU32>,
-    pub(crate) events: mpsc::Receiver<Event>,
-    pub(crate) again: mpsc::WeakSender<Event>,
-    pub(crate) attempts: u64,
-    pub(crate) starting: Option<Starting>,
-    pub(crate) handed: Option<Handed>,
-    pub(crate) waiting: VecDeque<oneshot::Sender<Outcome>>,
+}
+
+/// The task.
+pub(crate) struct Upgrader {
+    parts: Parts,
+    /// The newest generation that ever was, as far as is known here.
+    newest: u32,
+    events: mpsc::Receiver<Event>,
+    again: mpsc::WeakSender<Event>,
+    attempts: u64,
+    starting: Option<Starting>,
+    handed: Option<Handed>,
+    waiting: VecDeque<oneshot::Sender<Outcome>>,
+}
+
+/// What the control thread has to say: it never waits, so it is passed on.
+pub(crate) enum FromControl {
+    Decided(Decision),
+    /// A signal asks for an upgrade.
+    Upgrade,
+}
+
+/// Passes on what the control thread says.
+pub(crate) async fn forward(
+    mut from: mpsc::UnboundedReceiver<FromControl>,
+    to: mpsc::WeakSender<Event>,
+) {
+    while let Some(said) = from.recv().await {
+        let event = match said {
+            FromControl::Decided(decision) => Event::Decided(decision),
+            FromControl::Upgrade => {
+                // Nobody waits for it: the log tells what came of it.
+                let (reply, _) = oneshot::channel();
+                Event::Upgrade { queue: Queue::Refuse, reply }
+            }
+        };
+        let Some(to) = to.upgrade() else { return };
+        let _ = to.send(event).await;
+    }
 }
 
 /// A successor that does not accept yet.
@@ -144,7 +191,9 @@ enum Stage {
 impl Stage {
     fn bound(self) -> &'static str {
         match self {
-            Stage::AwaitsHello => "it did not ask to take over (is it built with lameduck, with --control?)",
+            Stage::AwaitsHello => {
+                "it did not ask to take over (is it built with lameduck, with --control?)"
+            }
             Stage::AwaitsDecision => "this generation did not decide",
             Stage::AwaitsReady => "it did not become ready",
             Stage::AwaitsAccepting => "it was told to accept and did not say that it does",
@@ -177,7 +226,7 @@ enum Certainty {
 struct Process {
     pid: u32,
     words: Arc<Mutex<Vec<u8>>>,
-    gone: Arc<std::sync::atomic::AtomicBool>,
+    gone: Arc<AtomicBool>,
 }
 
 impl Process {
@@ -206,6 +255,23 @@ impl Process {
 }
 
 impl Upgrader {
+    pub(crate) fn new(
+        parts: Parts,
+        events: mpsc::Receiver<Event>,
+        again: mpsc::WeakSender<Event>,
+    ) -> Upgrader {
+        Upgrader {
+            newest: parts.own,
+            parts,
+            events,
+            again,
+            attempts: 0,
+            starting: None,
+            handed: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
     pub(crate) async fn run(mut self) {
         while let Some(event) = self.events.recv().await {
             self.handle(event).await;
@@ -249,19 +315,23 @@ impl Upgrader {
             return;
         }
         let starting = self.begin(Stage::AwaitsHello, HELLO, Some(reply));
-        match self.program.start(&self.place.socket(self.own)).await {
+        match self.parts.program.start(&self.parts.place.socket(self.parts.own)).await {
             Ok((child, stderr)) => {
                 let process = self.watch(starting, child, stderr);
-                self.log.line(
+                self.parts.log.line(
                     "upgrade",
-                    &format!("Upgrading: started {} as pid {}", self.program.path().display(), process.pid),
+                    &format!(
+                        "Upgrading: started {} as pid {}",
+                        self.parts.program.path().display(),
+                        process.pid
+                    ),
                 );
                 if let Some(starting) = &mut self.starting {
                     starting.process = Some(process);
                 }
             }
             Err(error) => {
-                let path = self.program.path().display();
+                let path = self.parts.program.path().display();
                 let why = format!("{path} could not be started: {error}");
                 self.fail(&why).await;
             }
@@ -286,7 +356,7 @@ impl Upgrader {
             used: Vec::new(),
             replies: reply.into_iter().collect(),
         });
-        self.control.send(ToControl::UpgradeBegins);
+        self.parts.control.send(ToControl::UpgradeBegins);
         self.alarm(self.attempts, bound);
         self.attempts
     }
@@ -304,15 +374,11 @@ impl Upgrader {
 
     /// Waits for the process, and passes its words on, on threads that hold nothing at exit.
     fn watch(&self, attempt: u64, mut child: Child, stderr: Option<ChildStderr>) -> Process {
-        let process = Process {
-            pid: child.id(),
-            words: Arc::default(),
-            gone: Arc::default(),
-        };
+        let process = Process { pid: child.id(), words: Arc::default(), gone: Arc::default() };
         let again = self.again.clone();
         let gone = Arc::clone(&process.gone);
         let words = Arc::clone(&process.words);
-        let log = Arc::clone(&self.log);
+        let log = Arc::clone(&self.parts.log);
         // Detached: the process may well outlive us, and must not hold us.
         let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
         drop(waiting.spawn(move || {
@@ -350,10 +416,8 @@ impl Upgrader {
             return refuse(channel, reason, text);
         };
         if PROTOCOLS.agree(hello.protocols).is_none() {
-            let why = format!(
-                "it speaks protocols {}, this generation {PROTOCOLS}",
-                hello.protocols
-            );
+            let why =
+                format!("it speaks protocols {}, this generation {PROTOCOLS}", hello.protocols);
             refuse(channel, Reason::Protocol, why.clone());
             return self.fail(&why).await;
         }
@@ -362,13 +426,20 @@ impl Upgrader {
             Err(error) => return self.fail(&format!("its conversation failed: {error}")).await,
         };
         self.listen_to(attempt, &channel);
-        let generation = self.newest.fetch_add(1, Ordering::AcqRel) + 1;
+        self.newest += 1;
+        let generation = self.newest;
         if let Some(starting) = &mut self.starting {
             starting.stage = Stage::AwaitsDecision;
             starting.conversation = Some(Conversation { channel, hello, generation });
         }
-        let draining = self.place.others(self.own).iter().filter(|(n, _)| *n < self.own).count();
-        self.control.send(ToControl::Input(Input::TakeoverAsked { draining }));
+        let draining = self
+            .parts
+            .place
+            .others(self.parts.own)
+            .iter()
+            .filter(|(n, _)| *n < self.parts.own)
+            .count();
+        self.parts.control.send(ToControl::Input(Input::TakeoverAsked { draining }));
     }
 
     /// Passes on what the successor says.
@@ -414,7 +485,7 @@ impl Upgrader {
     async fn turn_away(&self, reason: Reason, text: &str) {
         let conversation = self.starting.as_ref().and_then(|s| s.conversation.as_ref());
         if let Some(conversation) = conversation {
-            let message = Message::Refuse(Refuse::new(reason, text));
+            let message = Message::Refuse(Why::new(reason, text));
             let _ = conversation.channel.send_within(SEND, &message, &[]).await;
         }
     }
@@ -427,19 +498,22 @@ impl Upgrader {
         starting.until = Instant::now() + TAKEOVER;
         let attempt = starting.attempt;
         self.alarm(attempt, TAKEOVER);
-        let (listeners, sockets) = self.gates.duplicates().await?;
-        let (states, files) = self.states.offer()?;
+        let (listeners, sockets) = self.parts.gates.duplicates().await?;
+        let (states, files) = self.parts.states.offer()?;
         let mut listeners = listeners.into_iter().zip(sockets).peekable();
         while listeners.peek().is_some() {
             let part: Vec<(wire::Listener, OwnedFd)> =
                 listeners.by_ref().take(MAX_DESCRIPTORS).collect();
             let (part, sockets): (Vec<_>, Vec<_>) = part.into_iter().unzip();
-            let offer =
-                Message::Offer(Offer { generation, listeners: part, states: Vec::new(), last: false });
+            let offer = Message::Offer(Offer {
+                generation,
+                listeners: part,
+                states: Vec::new(),
+                last: false,
+            });
             channel.send_within(SEND, &offer, &borrow(&sockets)).await?;
         }
-        let offer =
-            Message::Offer(Offer { generation, listeners: Vec::new(), states, last: true });
+        let offer = Message::Offer(Offer { generation, listeners: Vec::new(), states, last: true });
         channel.send_within(SEND, &offer, &borrow(&files)).await
     }
 
@@ -471,13 +545,14 @@ impl Upgrader {
                 starting.until = starting.until.max(asked.min(most));
                 let (attempt, left) = (starting.attempt, starting.until - Instant::now());
                 self.alarm(attempt, left);
-                self.log.line("upgrade", &format!("Upgrading: successor: {}", status.text));
+                self.parts.log.line("upgrade", &format!("Upgrading: successor: {}", status.text));
             }
             (Message::Ready(ready), Stage::AwaitsReady) => self.commit(ready).await,
             (Message::Accepting, Stage::AwaitsAccepting) => self.accepting().await,
             (Message::Refuse(why), _) => self.fail(&format!("it refused: {why}")).await,
             (message, stage) => {
-                let why = format!("it said {} while this generation {stage:?}", message.kind().name());
+                let why =
+                    format!("it said {} while this generation {stage:?}", message.kind().name());
                 self.turn_away(Reason::Unexpected, &why).await;
                 self.fail(&why).await;
             }
@@ -504,7 +579,7 @@ impl Upgrader {
         let Some(conversation) = starting.conversation else { return };
         let successor =
             Successor { pid: conversation.hello.pid, generation: conversation.generation };
-        self.log.line(
+        self.parts.log.line(
             "handed-over",
             &format!(
                 "Handed over to generation {} (pid {}), {:.0} ms after the upgrade began",
@@ -519,17 +594,17 @@ impl Upgrader {
             successor,
             certainty: Certainty::Probation,
         });
-        self.gates.hand_on(starting.used);
-        let moving = self.handover.open();
+        self.parts.gates.hand_on(starting.used);
+        let moving = self.parts.handover.open();
         drop(tokio::spawn(send_connections(
             starting.attempt,
             conversation.channel,
             moving,
-            Arc::clone(&self.handover),
+            Arc::clone(&self.parts.handover),
             self.again.clone(),
         )));
-        self.control.send(ToControl::UpgradeDone { successor: Some(successor.pid) });
-        self.control.send(ToControl::Input(Input::SuccessorAccepting));
+        self.parts.control.send(ToControl::UpgradeDone { successor: Some(successor.pid) });
+        self.parts.control.send(ToControl::Input(Input::SuccessorAccepting));
         for reply in starting.replies.into_iter().chain(self.waiting.drain(..)) {
             let _ = reply.send(Ok(successor));
         }
@@ -538,11 +613,13 @@ impl Upgrader {
     async fn successor_said(&mut self, message: Message) {
         match message {
             Message::Final => {
-                self.control.send(ToControl::Input(Input::SuccessorKeeps));
+                self.parts.control.send(ToControl::Input(Input::SuccessorKeeps));
             }
             Message::Resume(why) => {
-                self.log.line("rollback", &format!("The successor gives the service back: {why}"));
-                self.control.send(ToControl::Input(Input::SuccessorLost));
+                self.parts
+                    .log
+                    .line("rollback", &format!("The successor gives the service back: {why}"));
+                self.parts.control.send(ToControl::Input(Input::SuccessorLost));
             }
             // Whatever else it says changes nothing any more.
             _ => {}
@@ -552,30 +629,30 @@ impl Upgrader {
     fn successor_gone(&mut self) {
         let Some(handed) = &self.handed else { return };
         if handed.certainty == Certainty::Probation {
-            self.log.line(
+            self.parts.log.line(
                 "successor-lost",
                 &format!(
                     "Generation {} (pid {}) died on probation: serving again",
                     handed.successor.generation, handed.successor.pid
                 ),
             );
-            self.control.send(ToControl::Input(Input::SuccessorLost));
+            self.parts.control.send(ToControl::Input(Input::SuccessorLost));
         }
     }
 
     async fn resumed(&mut self) {
-        self.handover.close();
+        self.parts.handover.close();
         // Best effort: the name leads to whoever serves.
-        let _ = self.place.point_to(self.own);
+        let _ = self.parts.place.point_to(self.parts.own);
         if let Some(handed) = self.handed.take() {
-            let why = Refuse::new(Reason::Operator, "the predecessor serves again");
+            let why = Why::new(Reason::Operator, "the predecessor serves again");
             let rollback = Message::Rollback(why);
             let _ = handed.channel.send_within(SEND, &rollback, &[]).await;
         }
     }
 
     async fn confirmed(&mut self) {
-        self.gates.let_go();
+        self.parts.gates.let_go();
         if let Some(handed) = &mut self.handed {
             handed.certainty = Certainty::Final;
             let _ = handed.channel.send_within(SEND, &Message::Final, &[]).await;
@@ -592,7 +669,9 @@ impl Upgrader {
         let told = match status {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => format!("it exited with code {code}"),
-                (None, Some(signal)) => format!("it was killed by {}", crate::signals::name(signal)),
+                (None, Some(signal)) => {
+                    format!("it was killed by {}", crate::signals::name(signal))
+                }
                 (None, None) => "it ended".to_owned(),
             },
             Err(error) => format!("it could not be waited for: {error}"),
@@ -604,7 +683,9 @@ impl Upgrader {
 
     async fn due(&mut self, attempt: u64) {
         let now = Instant::now();
-        let Some(starting) = self.starting.as_ref().filter(|s| s.attempt == attempt) else { return };
+        let Some(starting) = self.starting.as_ref().filter(|s| s.attempt == attempt) else {
+            return;
+        };
         if now < starting.until {
             return;
         }
@@ -634,9 +715,9 @@ impl Upgrader {
                 told = format!("{told}; its last words: {words}");
             }
         }
-        self.control.send(ToControl::Input(Input::TakeoverFailed));
-        self.control.send(ToControl::UpgradeDone { successor: None });
-        self.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {told}"));
+        self.parts.control.send(ToControl::Input(Input::TakeoverFailed));
+        self.parts.control.send(ToControl::UpgradeDone { successor: None });
+        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {told}"));
         for reply in starting.replies {
             let _ = reply.send(Err(told.clone()));
         }
@@ -647,7 +728,7 @@ impl Upgrader {
 }
 
 fn refuse(channel: Channel, reason: Reason, text: String) {
-    let message = Message::Refuse(Refuse::new(reason, text));
+    let message = Message::Refuse(Why::new(reason, text));
     // A few bytes into an empty queue: sent at once, or to nobody.
     let _ = channel.send_by(std::time::Instant::now(), &message, &[]);
 }

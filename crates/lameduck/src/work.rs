@@ -513,10 +513,9 @@ impl Entry {
         match (self.hold, self.registry.told()) {
             (Hold::Drain, told) => told,
             (Hold::Nothing, Told::Move) => Told::Move,
-            (
-                Hold::Nothing,
-                Told::Serve | Told::MarkAnswers | Told::Finish | Told::Force,
-            ) => Told::Serve,
+            (Hold::Nothing, Told::Serve | Told::MarkAnswers | Told::Finish | Told::Force) => {
+                Told::Serve
+            }
         }
     }
 

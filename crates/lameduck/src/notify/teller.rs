@@ -187,7 +187,6 @@ impl Teller {
     /// The upgrade is over: `successor` is the service's main process. This one is silent from here on.
     ///
     /// Before this process exits the manager must have read this: see [`Notifier::barrier`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "called at the commit of a takeover"))]
     pub(crate) fn handed_over(&mut self, now: Instant, successor: u32) {
         self.tell(now, Weight::Kept, &[State::MainPid(successor), State::Ready]);
         self.voice = Voice::Successors;

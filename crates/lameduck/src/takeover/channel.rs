@@ -54,7 +54,7 @@ impl ControlSocket {
         // The directory is ours alone (checked before), so nobody connects between bind and chmod.
         rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600))?;
         rustix::net::listen(&socket, CONTROL_QUEUE)?;
-        Ok(ControlSocket { socket: AsyncFd::new(socket)? })
+        Ok(ControlSocket { socket: crate::sys::async_fd(socket)? })
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Channel> {
@@ -142,7 +142,7 @@ impl Channel {
 
     /// Hands the conversation to the runtime.
     pub(crate) fn into_async(self) -> io::Result<AsyncChannel> {
-        Ok(AsyncChannel { socket: AsyncFd::new(self.socket)? })
+        Ok(AsyncChannel { socket: crate::sys::async_fd(self.socket)? })
     }
 }
 

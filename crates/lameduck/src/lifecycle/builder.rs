@@ -1,0 +1,408 @@
+//! What a life is set up with, and its start.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Drain, Lifecycle, Settings, Shared, Upgrades, fits};
+use crate::closing::Resources;
+use crate::control::{self, Hands, Scope, View};
+use crate::driver::{Driver, Gates};
+use crate::error::Error;
+use crate::generations::Place;
+use crate::handover::Handover;
+use crate::listener::AcceptErrors;
+use crate::log::{Log, LogFormat};
+use crate::notify::Notifier;
+use crate::notify::teller::Teller;
+use crate::operator::Operator;
+use crate::phase::{Config, Machine, Phase};
+use crate::readiness::Sign;
+use crate::respawn::{self, Program};
+use crate::signals::Signals;
+use crate::states::{Left, States};
+use crate::succeed::{self, Succession};
+use crate::takeover::channel::ControlSocket;
+use crate::upgrade::{self, EVENTS, Parts, Upgrader};
+use crate::work::Registry;
+
+/// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
+pub const GRACE_PERIOD: Duration = Duration::from_secs(30);
+/// [`Builder::linger`] when nothing was said.
+pub const LINGER: Duration = Duration::from_millis(250);
+/// [`Builder::settle`] when nothing was said.
+pub const SETTLE: Duration = Duration::from_millis(100);
+/// How long closing may still take once a stop was forced, and nothing was reserved for it.
+pub const AFTER_FORCE: Duration = Duration::from_millis(150);
+/// How long a successor's death gives the service back.
+pub const PROBATION: Duration = Duration::from_secs(10);
+/// Older generations that may drain at once.
+pub const MAX_GENERATIONS: usize = 4;
+
+/// Sets up a [`Lifecycle`]: what is not said here has the value of the [table of defaults](crate#defaults).
+#[derive(Debug, Clone)]
+#[must_use = "a lifecycle begins with `start`"]
+pub struct Builder {
+    grace: Option<Duration>,
+    lame_duck: Duration,
+    linger: Duration,
+    settle: Duration,
+    signals: Option<Signals>,
+    log: Option<LogFormat>,
+    notifier: Option<Notifier>,
+    version: String,
+    control: Option<PathBuf>,
+    takeover: Takeover,
+    probation: Duration,
+    upgrade_grace: Option<Duration>,
+    max_generations: usize,
+}
+
+/// Whether this start takes over from a running service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takeover {
+    /// When the running service started this process.
+    WhenAsked,
+    /// In any case, from whoever answers on the control socket.
+    Always,
+}
+
+impl Builder {
+    pub(super) fn new() -> Builder {
+        Builder {
+            grace: Some(GRACE_PERIOD),
+            lame_duck: Duration::ZERO,
+            linger: LINGER,
+            settle: SETTLE,
+            signals: Some(Signals::default()),
+            log: None,
+            notifier: None,
+            version: String::new(),
+            control: None,
+            takeover: Takeover::WhenAsked,
+            probation: PROBATION,
+            upgrade_grace: None,
+            max_generations: MAX_GENERATIONS,
+        }
+    }
+
+    /// The whole time from a stop to force. Default [`GRACE_PERIOD`], 30 s.
+    ///
+    /// Lame duck, drain and closing all fit into it. At its end what is left is cut, and [`AFTER_FORCE`] later at most the
+    /// process leaves. Set your service manager's own limit (`TimeoutStopSec`, `terminationGracePeriodSeconds`) at least
+    /// a second higher.
+    pub fn grace_period(mut self, grace: Duration) -> Builder {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Waits as long as work lasts; only a second stop ends the wait.
+    pub fn no_deadline(mut self) -> Builder {
+        self.grace = None;
+        self
+    }
+
+    /// How long to go on accepting once readiness has turned red, so that balancers look away first. Default 0.
+    pub fn lame_duck(mut self, lame_duck: Duration) -> Builder {
+        self.lame_duck = lame_duck;
+        self
+    }
+
+    /// How long an idle kept-alive connection is still answered while draining. Default [`LINGER`], 250 ms.
+    ///
+    /// A client whose next request is on the wire when the drain begins is answered within this time. Make it longer
+    /// than your clients' longest pause on a busy connection plus a round trip.
+    pub fn linger(mut self, linger: Duration) -> Builder {
+        self.linger = linger;
+        self
+    }
+
+    /// How long accepted connections may take to their first read. Default [`SETTLE`], 100 ms.
+    ///
+    /// It ends as soon as each has been read; only a runtime that is slow to poll them uses it up.
+    pub fn settle(mut self, settle: Duration) -> Builder {
+        self.settle = settle;
+        self
+    }
+
+    /// Which signal means what; see [`Signals`].
+    pub fn signals(mut self, signals: Signals) -> Builder {
+        self.signals = Some(signals);
+        self
+    }
+
+    /// Takes no signal, prints nothing and never ends the process: the program calls [`Lifecycle::stop`].
+    ///
+    /// The deadline still cuts work, and [`Lifecycle::run`] still returns on time.
+    pub fn without_signals(mut self) -> Builder {
+        self.signals = None;
+        self
+    }
+
+    /// How the built-in log is written. Default [`LogFormat::Text`] with signals, silent without.
+    pub fn log_format(mut self, format: LogFormat) -> Builder {
+        self.log = Some(format);
+        self
+    }
+
+    /// How the service manager is told that the service is ready, stopping or alive. Default
+    /// [`Notifier::from_env`] with the built-in signals, [`Notifier::none`] without.
+    pub fn notify(mut self, notifier: Notifier) -> Builder {
+        self.notifier = Some(notifier);
+        self
+    }
+
+    /// The program's version, for status and reports.
+    pub fn version(mut self, version: &str) -> Builder {
+        version.clone_into(&mut self.version);
+        self
+    }
+
+    /// Where operators and successors find this service: a path in a directory of this user alone (mode 0700, created
+    /// if missing).
+    ///
+    /// With it the service can be upgraded: SIGHUP, [`Lifecycle::upgrade`] or `lameduck upgrade` starts the program
+    /// anew, and it takes over sockets, connections and state. Linux only.
+    pub fn control(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.control = Some(path.into());
+        self
+    }
+
+    /// Takes over from the service that answers on the control socket; it is an error if none does.
+    ///
+    /// A process that a running service started as its successor takes over without being told.
+    pub fn take_over(mut self) -> Builder {
+        self.takeover = Takeover::Always;
+        self
+    }
+
+    /// How long a successor's death gives the service back. Default [`PROBATION`], 10 s.
+    pub fn probation(mut self, probation: Duration) -> Builder {
+        self.probation = probation;
+        self
+    }
+
+    /// How long work may go on after a successor has taken over. Default: as long as it lasts.
+    pub fn upgrade_grace(mut self, grace: Duration) -> Builder {
+        self.upgrade_grace = Some(grace);
+        self
+    }
+
+    /// Older generations that may still finish their work when the next upgrade begins; with more, it is refused.
+    /// Default [`MAX_GENERATIONS`], 4.
+    pub fn max_generations(mut self, most: usize) -> Builder {
+        self.max_generations = most;
+        self
+    }
+
+    /// Starts the life: signals and deadline are armed when it returns, and nothing is accepted yet.
+    ///
+    /// # Errors
+    ///
+    /// When called outside a tokio runtime, when the lame duck does not fit into the grace period, and when the system
+    /// gives no thread or descriptor.
+    pub fn start(self) -> Result<Lifecycle, Error> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::no_runtime())?;
+        fits(self.grace, self.lame_duck, Duration::ZERO)?;
+        let (scope, signals) = match &self.signals {
+            Some(signals) => (Scope::Process, signals.clone()),
+            None => (Scope::Library, Signals::none()),
+        };
+        let format = self.log.unwrap_or(match scope {
+            Scope::Process => LogFormat::Text,
+            Scope::Library => LogFormat::Silent,
+        });
+        let notifier = self.notifier.clone().unwrap_or_else(|| match scope {
+            Scope::Process => Notifier::from_env(),
+            Scope::Library => Notifier::none(),
+        });
+        let log = Arc::new(Log::new(format));
+        let joined = self.join()?;
+        let (states, succession) = match joined.took_over {
+            Some((succession, left)) => (States::took_over(left), Some(Arc::new(succession))),
+            None => (States::default(), None),
+        };
+        let machine = Machine::new(self.machine_config());
+        let registry = Registry::new();
+        let resources = Arc::new(Resources::default());
+        let accept_errors = Arc::new(AcceptErrors::default());
+        let drain = CancellationToken::new();
+        let picked_up = Arc::new(AtomicU64::new(0));
+        let sign = Sign::new();
+        let readiness = sign.readiness();
+        let handover = Arc::new(Handover::default());
+        let gates = Arc::new(Gates::new());
+        let states = Arc::new(states);
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (view, view_seen) = watch::channel(View { phase: Phase::Starting, deadline: None });
+        let (ended, report) = watch::channel(None);
+        let (to_upgrades, from_control) = mpsc::unbounded_channel();
+        let hands = Hands {
+            registry: Arc::clone(&registry),
+            sign,
+            resources: Arc::clone(&resources),
+            accept_errors: Arc::clone(&accept_errors),
+            drain: drain.clone(),
+            log: Arc::clone(&log),
+            teller: Teller::new(notifier, Arc::clone(&log), Instant::now()),
+            commands,
+            picked_up: Arc::clone(&picked_up),
+            handover: Arc::clone(&handover),
+            upgrades: joined.place.as_ref().map(|_| to_upgrades),
+            place: joined.place.clone().map(|place| (place, joined.generation)),
+            view,
+            ended,
+        };
+        let control = control::start(machine, signals, scope, |_| hands)
+            .map_err(|error| Error::io("start", "the control thread", error))?;
+        let driver = Driver {
+            orders,
+            picked_up,
+            gates: Arc::clone(&gates),
+            resources: Arc::clone(&resources),
+            control: Arc::clone(&control),
+        };
+        drop(runtime.spawn(driver.run()));
+        let upgrades = match (joined.place, joined.socket) {
+            (Some(place), Some(socket)) => {
+                let program = Program::of_this_process()
+                    .map_err(|error| Error::io("find", "this program", error))?;
+                let (events, received) = mpsc::channel(EVENTS);
+                let parts = Parts {
+                    control: Arc::clone(&control),
+                    gates: Arc::clone(&gates),
+                    handover: Arc::clone(&handover),
+                    states: Arc::clone(&states),
+                    log: Arc::clone(&log),
+                    place: place.clone(),
+                    program,
+                    own: joined.generation,
+                };
+                let upgrader = Upgrader::new(parts, received, events.downgrade());
+                drop(runtime.spawn(upgrader.run()));
+                drop(runtime.spawn(upgrade::forward(from_control, events.downgrade())));
+                let respawned = joined.respawned;
+                Some((Upgrades { events, place, respawned, waiting: Arc::default() }, socket))
+            }
+            (None, _) | (_, None) => None,
+        };
+        let (upgrades, socket) = upgrades.unzip();
+        let shared = Shared {
+            settings: Settings {
+                grace: self.grace,
+                lame_duck: self.lame_duck,
+                generation: joined.generation,
+                linger: self.linger,
+                version: self.version,
+            },
+            started: Instant::now(),
+            runtime,
+            registry,
+            resources,
+            accept_errors,
+            drain: Drain { token: drain },
+            log,
+            control,
+            gates,
+            readiness,
+            handover,
+            states,
+            succession,
+            upgrades,
+            view: view_seen,
+            report,
+        };
+        let life = Lifecycle { shared: Arc::new(shared) };
+        if let Some(socket) = socket {
+            life.answer_operators(socket);
+        }
+        Ok(life)
+    }
+
+    /// Finds the service's place and this process's generation in it; asks a predecessor for the service when there is
+    /// one to ask.
+    fn join(&self) -> Result<Joined, Error> {
+        let Some(control) = &self.control else { return Ok(Joined::alone()) };
+        let fail = |error| Error::io("use control socket", control.display().to_string(), error);
+        let place = Place::prepare(control).map_err(fail)?;
+        let asked = respawn::asked_to_take_over();
+        let respawned = asked.is_some();
+        let predecessor = match (asked, self.takeover) {
+            (Some(asked), _) => Some(asked),
+            (None, Takeover::Always) => Some(place.name().to_owned()),
+            (None, Takeover::WhenAsked) if place.is_answered() => {
+                return Err(fail(io::ErrorKind::AddrInUse.into()));
+            }
+            (None, Takeover::WhenAsked) => None,
+        };
+        let took_over = match predecessor {
+            Some(predecessor) => Some(succeed::ask(&predecessor, &self.version)?),
+            None => None,
+        };
+        let generation = match &took_over {
+            Some((succession, _)) => succession.generation,
+            // Older generations may still finish what a service that died here left to them.
+            None => 1 + place.others(0).last().map_or(0, |(generation, _)| *generation),
+        };
+        // A dead process's socket may lie there; a live one would have counted above.
+        let _ = std::fs::remove_file(place.socket(generation));
+        let socket = ControlSocket::bind(&place.socket(generation)).map_err(fail)?;
+        if took_over.is_none() {
+            place.point_to(generation).map_err(fail)?;
+        }
+        Ok(Joined { place: Some(place), socket: Some(socket), generation, respawned, took_over })
+    }
+
+    fn machine_config(&self) -> Config {
+        Config {
+            grace: self.grace,
+            reserve: Duration::ZERO,
+            lame_duck: self.lame_duck,
+            settle: self.settle,
+            after_force: AFTER_FORCE,
+            probation: self.probation,
+            upgrade_grace: self.upgrade_grace,
+            max_generations: self.max_generations,
+        }
+    }
+}
+
+/// This process's place among the generations of its service.
+struct Joined {
+    place: Option<Place>,
+    socket: Option<ControlSocket>,
+    generation: u32,
+    respawned: bool,
+    took_over: Option<(Succession, HashMap<String, Left>)>,
+}
+
+impl Joined {
+    fn alone() -> Joined {
+        Joined { place: None, socket: None, generation: 1, respawned: false, took_over: None }
+    }
+}
+
+impl Lifecycle {
+    fn answer_operators(&self, socket: ControlSocket) {
+        let Some(upgrades) = &self.shared.upgrades else { return };
+        // Weak: answering operators must not keep alive the life they ask about.
+        let shared = Arc::downgrade(&self.shared);
+        let operator = Operator {
+            control: Arc::clone(&self.shared.control),
+            events: upgrades.events.clone(),
+            place: upgrades.place.clone(),
+            own: self.generation(),
+            succession: self.shared.succession.clone(),
+            snapshot: Box::new(move || Some(Lifecycle { shared: shared.upgrade()? }.snapshot())),
+            report: self.shared.report.clone(),
+            waiting: Arc::clone(&upgrades.waiting),
+        };
+        drop(self.shared.runtime.spawn(operator.run(socket)));
+    }
+}
