@@ -3,6 +3,9 @@
 mod accept_queue;
 mod bad_input;
 mod command;
+mod heads;
+mod http1;
+mod http2;
 mod running;
 mod serve;
 mod service;

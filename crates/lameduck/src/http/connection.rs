@@ -10,7 +10,7 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower_service::Service;
 
 use crate::connection::{Arrival, Stream, Wakers};
@@ -21,6 +21,9 @@ use crate::work::{Entry, Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// So many bytes of it tell it from a request: `PRI`.
+const PREFACE_METHOD: usize = 3;
 
 /// What is read at first, to tell the protocols apart.
 const FIRST_READ: usize = 2048;
@@ -59,22 +62,32 @@ where
     }
 }
 
-/// A wait that begins when the connection is told to finish.
+/// A wait that begins when the connection is told to finish and has nothing in hand.
 struct Patience {
+    since: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
     fn new() -> Patience {
-        Patience { sleep: None }
+        Patience { since: None, sleep: None }
     }
 
-    /// Ready once the connection has been told to finish `patience` ago.
+    /// Something is in hand: the wait is counted anew once it is not.
+    fn begin_anew(&mut self) {
+        *self = Patience::new();
+    }
+
+    /// Ready once the connection has been told to finish, and had nothing in hand, for `patience`.
     fn poll(&mut self, entry: &Entry, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if entry.told() < Told::Finish {
             return Poll::Pending;
         }
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let until = *self.since.get_or_insert_with(Instant::now) + patience;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() != until {
+            sleep.as_mut().reset(until);
+        }
         sleep.as_mut().poll(cx)
     }
 }
@@ -95,7 +108,12 @@ async fn first_bytes(stream: &mut Stream, silence: Duration) -> First {
     let mut patience = Patience::new();
     poll_fn(|cx| {
         loop {
-            let wait = if read.is_empty() { silence } else { HEAD };
+            let wait = match read.len() {
+                0 => silence,
+                // No method of HTTP/1.1 begins like this.
+                n if n >= PREFACE_METHOD && read.starts_with(&PREFACE[..PREFACE_METHOD]) => PING,
+                _ => HEAD,
+            };
             let mut bytes = [0; FIRST_READ];
             let mut buf = ReadBuf::new(&mut bytes);
             match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
@@ -125,12 +143,22 @@ async fn first_bytes(stream: &mut Stream, silence: Duration) -> First {
     .await
 }
 
-/// What is left when hyper is done with a connection.
+/// How hyper's part of a connection ended.
 enum Rest {
     /// Somebody took the connection over.
     Upgraded,
-    /// Bytes that hyper read and did not use.
-    Unused(Vec<u8>),
+    /// By the client or after an answer that announced it, or (`Asked::Finish`) because it was idle for the linger; with
+    /// the bytes that hyper read and did not use.
+    Done(Asked, Vec<u8>),
+    /// A head did not become whole in time.
+    HalfHead,
+}
+
+/// Whether we asked hyper to let the connection go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
+    Finish,
 }
 
 async fn http1<S, B>(wire: Arc<Wire>, service: S, linger: Duration)
@@ -141,22 +169,17 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut wait = linger;
-    let mut told_at = None;
+    let mut patience = Patience::new();
     loop {
-        let (asked, rest) = http1_until_done(&wire, service.clone(), wait, &mut told_at).await;
-        let unused = match rest {
+        let rest = http1_until_done(&wire, service.clone(), linger, &mut patience).await;
+        let (asked, unused) = match rest {
             Rest::Upgraded => return,
-            Rest::Unused(unused) => unused,
+            Rest::HalfHead => return time_out(&wire).await,
+            Rest::Done(asked, unused) => (asked, unused),
         };
         // Closed for any reason but our asking an idle connection to finish: nothing more is owed.
         if asked == Asked::No || wire.answers() == Answers::CloseAnnounced {
-            let quiet = match asked {
-                Asked::No => QUIET,
-                Asked::Finish => QUIET_IDLE,
-            };
-            let quiet = if wire.answers() == Answers::CloseAnnounced { QUIET } else { quiet };
-            return close(&wire, quiet).await;
+            return close(&wire, QUIET).await;
         }
         // A request may have arrived, whole or in part, in the moment the connection was let go.
         wire.rewind(&unused);
@@ -164,28 +187,17 @@ where
         if !unread {
             return close(&wire, QUIET_IDLE).await;
         }
-        let head_until = told_at.unwrap_or_else(Instant::now) + HEAD;
-        wait = head_until.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            return time_out(&wire).await;
-        }
     }
 }
 
-/// Whether we asked hyper to let the connection go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    No,
-    Finish,
-}
-
-/// Runs hyper on the connection until it is done with it; once told to finish, asks it to after `wait`.
+/// Runs hyper on the connection until it is done with it. Once told to finish, an idle connection has `linger`, and one
+/// with a part of a head has [`HEAD`]; both count from when nothing was in hand any more.
 async fn http1_until_done<S, B>(
     wire: &Arc<Wire>,
     service: S,
-    wait: Duration,
-    told_at: &mut Option<Instant>,
-) -> (Asked, Rest)
+    linger: Duration,
+    patience: &mut Patience,
+) -> Rest
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -197,26 +209,47 @@ where
     let io = TokioIo::new(Io(Arc::clone(wire)));
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, tracking).with_upgrades();
-    let mut patience = Patience::new();
     let mut asked = Asked::No;
-    // hyper's errors are the client's doing (malformed, gone) or the force: the close below is the answer to each.
-    let _ = poll_fn(|cx| {
-        if asked == Asked::No {
-            if told_at.is_none() && wire.entry().told() >= Told::Finish {
-                *told_at = Some(Instant::now());
+    // hyper's errors are the client's doing (malformed, gone) or the force: the close is the answer to each.
+    let ended = poll_fn(|cx| {
+        loop {
+            if Pin::new(&mut connection).poll(cx).is_ready() {
+                return Poll::Ready(Ended::Hyper);
             }
-            if patience.poll(wire.entry(), wait, cx).is_ready() {
-                asked = Asked::Finish;
-                Pin::new(&mut connection).graceful_shutdown();
+            let entry = wire.entry();
+            if entry.told() < Told::Finish {
+                return Poll::Pending;
             }
+            // hyper would announce the close on the answer in hand, whatever was pipelined behind it, and would not
+            // linger after it.
+            if entry.requests() > 0 || wire.is_write_blocked() {
+                patience.begin_anew();
+                return Poll::Pending;
+            }
+            // hyper waits for the rest of a head without a bound.
+            if asked == Asked::Finish || wire.is_inside_head() {
+                return patience.poll(entry, HEAD, cx).map(|()| Ended::HalfHead);
+            }
+            if patience.poll(entry, linger, cx).is_pending() {
+                return Poll::Pending;
+            }
+            asked = Asked::Finish;
+            Pin::new(&mut connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(cx)
     })
     .await;
-    match connection.into_parts() {
-        Some(parts) => (asked, Rest::Unused(parts.read_buf.to_vec())),
-        None => (asked, Rest::Upgraded),
+    match (ended, connection.into_parts()) {
+        (Ended::HalfHead, _) => Rest::HalfHead,
+        (Ended::Hyper, Some(parts)) => Rest::Done(asked, parts.read_buf.to_vec()),
+        (Ended::Hyper, None) => Rest::Upgraded,
     }
+}
+
+/// Who ended hyper's part of a connection.
+enum Ended {
+    Hyper,
+    /// We did: hyper would wait for the rest of a head.
+    HalfHead,
 }
 
 async fn http2<S, B>(wire: Arc<Wire>, service: S)
@@ -238,17 +271,25 @@ where
     poll_fn(|cx| {
         if asked == Asked::No && wire.entry().told() >= Told::Finish {
             asked = Asked::Finish;
+            wire.expect_ping_acknowledged();
             Pin::new(&mut connection).graceful_shutdown();
         }
-        // hyper waits for the PING's answer, and for a preface, without a bound. We do not: but streams in hand are
-        // always waited for.
-        if asked == Asked::Finish
-            && patience.poll(wire.entry(), PING, cx).is_ready()
-            && wire.entry().requests() == 0
-        {
+        if Pin::new(&mut connection).poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        Pin::new(&mut connection).poll(cx).map(|_| ())
+        // A client that answered the PING is alive: hyper sends it what is left, as slowly as it reads, and ends.
+        if asked == Asked::No || wire.is_ping_acknowledged() {
+            return Poll::Pending;
+        }
+        // For the answer, and for a preface, hyper waits without a bound. We do not; but streams in hand are always
+        // waited for, and so is a client that cannot have read the PING behind an answer yet.
+        while patience.poll(wire.entry(), PING, cx).is_ready() {
+            if wire.entry().requests() == 0 && !wire.is_write_blocked() {
+                return Poll::Ready(());
+            }
+            patience.begin_anew();
+        }
+        Poll::Pending
     })
     .await;
     drop(connection);

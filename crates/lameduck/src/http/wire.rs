@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{Stream, Wakers};
 use crate::http::framing::{BodyLength, Framing};
+use crate::http::ping::PingAck;
 use crate::work::Entry;
 
 /// Bytes read ahead while an answer is decided, at most.
@@ -30,6 +31,17 @@ struct State {
     answers: Answers,
     owner: Owner,
     pipelined: u32,
+    writing: Writing,
+    /// Looked for in what an HTTP/2 client sends once it was told to go.
+    ping: Option<PingAck>,
+}
+
+/// Whether the kernel took what was last written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Free,
+    /// The client does not read as fast as we write.
+    Blocked,
 }
 
 /// Who decides how the connection closes.
@@ -71,12 +83,20 @@ impl State {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let came = &buf.filled()[before..];
+        if let Some(ping) = &mut self.ping {
+            ping.read(came);
+        }
         let taken = self.framing.take(came);
         if taken < came.len() {
             self.held.extend_from_slice(&came[taken..]);
             buf.set_filled(before + taken);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn note_write<T>(&mut self, result: Poll<T>) -> Poll<T> {
+        self.writing = if result.is_pending() { Writing::Blocked } else { Writing::Free };
+        result
     }
 
     /// Reads what the kernel holds already, without waiting.
@@ -106,6 +126,8 @@ impl Wire {
             answers: Answers::KeepAlive,
             owner: Owner::Server,
             pipelined: 0,
+            writing: Writing::Free,
+            ping: None,
         };
         Arc::new(Wire { state: Mutex::new(state), entry })
     }
@@ -156,6 +178,26 @@ impl Wire {
     /// HTTP/2 needs no framing: streams are told apart by the protocol.
     pub(crate) fn becomes_http2(&self) {
         self.lock().framing.let_through();
+    }
+
+    /// From now on the answer to our PING is looked for.
+    pub(crate) fn expect_ping_acknowledged(&self) {
+        self.lock().ping = Some(PingAck::default());
+    }
+
+    pub(crate) fn is_ping_acknowledged(&self) -> bool {
+        self.lock().ping.as_ref().is_some_and(PingAck::has_come)
+    }
+
+    /// Whether a part of a head was read that is not a request yet, as far as that can be known.
+    pub(crate) fn is_inside_head(&self) -> bool {
+        let state = self.lock();
+        state.held() > 0 || state.framing.is_inside_head()
+    }
+
+    /// Whether what was written last waits for the client to read.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.lock().writing == Writing::Blocked
     }
 
     /// A fresh start on the same connection: what hyper had read and not used comes first.
@@ -220,7 +262,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.lock().stream).poll_write(cx, buf)
+        let mut state = self.0.lock();
+        let written = Pin::new(&mut state.stream).poll_write(cx, buf);
+        state.note_write(written)
     }
 
     fn poll_write_vectored(
@@ -228,7 +272,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0.lock().stream).poll_write_vectored(cx, bufs)
+        let mut state = self.0.lock();
+        let written = Pin::new(&mut state.stream).poll_write_vectored(cx, bufs);
+        state.note_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {
