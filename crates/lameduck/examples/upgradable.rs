@@ -14,10 +14,8 @@ async fn main() -> Result<lameduck::Exit, lameduck::Error> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let control = arguments.next().unwrap_or_else(|| "/tmp/upgradable/control".to_owned());
-    let life = Lifecycle::builder()
-        .grace_period(Duration::from_secs(9))
-        .control(control)
-        .start()?;
+    let life =
+        Lifecycle::builder().grace_period(Duration::from_secs(9)).control(control).start()?;
     let (count, _) = life.cells("count", 1, 1)?;
     let generation = life.generation();
     let app = Router::new().route(

@@ -403,7 +403,13 @@ impl Control {
             progress_at: now + PROGRESS,
         });
         let cause = self.machine.cause().map_or_else(String::new, cause_word);
-        self.hands.log.line("stop", &format!("Shutting down server... {cause}"));
+        match self.machine.cause() {
+            Some(Cause::Successor) => {
+                let line = "A successor accepts: finishing what is in hand";
+                self.hands.log.line("handing-over", line);
+            }
+            _ => self.hands.log.line("stop", &format!("Shutting down server... {cause}")),
+        }
         let live = self.hands.registry.counts();
         let bound = match self.machine.deadline() {
             Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
@@ -575,6 +581,10 @@ impl Control {
             Phase::Draining(Step::Gate | Step::Settle) => "closing the listeners".to_owned(),
             Phase::Starting | Phase::Serving | Phase::Draining(Step::Finish) | Phase::Stopped => {
                 let live = self.hands.registry.counts();
+                if live == Counts::default() {
+                    // Only a successor's probation is waited for: not worth a line each second.
+                    return;
+                }
                 let items = self.hands.registry.items();
                 let names: Vec<String> =
                     items.iter().take(PROGRESS_NAMES).map(ToString::to_string).collect();

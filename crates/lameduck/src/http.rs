@@ -4,8 +4,8 @@
 //!
 //! * every answer from the stop on says `Connection: close`, also for handlers that began before it; of pipelined
 //!   requests the last one says it;
-//! * an idle kept-alive connection is answered for the linger before it is closed; a half-sent head has [`HEAD`] to be
-//!   finished; a connection accepted at the gate has [`FIRST_BYTE`] for its first byte;
+//! * an idle kept-alive connection is answered for the linger before it is closed, counted from its last answer; a
+//!   half-sent head has [`HEAD`] to be finished; a connection accepted at the gate has [`FIRST_BYTE`] for its first byte;
 //! * HTTP/2 gets its two GOAWAYs (RFC 9113 §6.8), and a client that never answers the PING between them is waited for no
 //!   longer than [`PING`];
 //! * each close is a half-close and a read to the end (RFC 9112 §9.6), bounded by [`QUIET`] and [`LINGERING`], so that no
@@ -30,10 +30,12 @@ use crate::work::Hold;
 pub(crate) mod admin;
 mod connection;
 mod framing;
+mod ping;
 mod tracking;
 mod wire;
 
-/// How long a head that is half sent when the drain begins may take to be finished.
+/// How long a head that is half sent when the drain begins, or after the last answer of its connection, may take to be
+/// finished.
 pub const HEAD: Duration = Duration::from_millis(800);
 
 /// How long a connection that was accepted while the gate closed may take to its first byte.

@@ -216,6 +216,14 @@ impl Succession {
         self.let_go.send_replace(true);
     }
 
+    /// Tells the predecessor that this generation keeps the service, whatever becomes of it.
+    pub(crate) async fn keep(&self) {
+        let predecessor = lock(&self.predecessor).clone();
+        if let Some(channel) = predecessor {
+            let _ = channel.send_within(SEND, &Message::Final, &[]).await;
+        }
+    }
+
     /// Gives the service back to the predecessor; returns when that serves again.
     pub(crate) async fn roll_back(&self) -> Result<(), String> {
         let predecessor = lock(&self.predecessor).clone();

@@ -25,6 +25,7 @@ use crate::log::Log;
 use crate::phase::{Input, Refusal};
 use crate::respawn::Program;
 use crate::states::States;
+use crate::succeed::Succession;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
 use crate::takeover::wire::{
     self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
@@ -127,6 +128,7 @@ pub(crate) struct Parts {
     pub(crate) place: Place,
     pub(crate) program: Program,
     pub(crate) own: u32,
+    pub(crate) succession: Option<Arc<Succession>>,
 }
 
 /// The task.
@@ -588,6 +590,10 @@ impl Upgrader {
                 starting.began.elapsed().as_secs_f64() * 1000.0
             ),
         );
+        if let Some(succession) = &self.parts.succession {
+            // Should this successor fail, we take back, not the generation before us.
+            succession.keep().await;
+        }
         self.handed = Some(Handed {
             attempt: starting.attempt,
             channel: Arc::clone(&conversation.channel),

@@ -10,7 +10,7 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower_service::Service;
 
 use crate::connection::{Arrival, Stream, Wakers};
@@ -18,10 +18,13 @@ use crate::handover::{Moved, Moving};
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
 use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, PING, QUIET, QUIET_IDLE};
-use crate::work::{Entry, Side, Told};
+use crate::work::{Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// So many bytes of it tell it from a request: `PRI`.
+const PREFACE_METHOD: usize = 3;
 
 /// What is read at first, to tell the protocols apart.
 const FIRST_READ: usize = 2048;
@@ -89,27 +92,29 @@ enum MayMove {
     No,
 }
 
-/// A wait that begins when the connection is told to finish.
+/// A wait that begins when it is first asked: when the connection has been told to go and has nothing in hand.
 struct Patience {
+    since: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
     fn new() -> Patience {
-        Patience { sleep: None }
+        Patience { since: None, sleep: None }
     }
 
-    /// Ready once the connection has been told to finish `patience` ago.
-    fn poll(&mut self, entry: &Entry, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        if entry.told() < Told::Finish {
-            return Poll::Pending;
+    /// Something is in hand: the wait is counted anew once it is not.
+    fn begin_anew(&mut self) {
+        *self = Patience::new();
+    }
+
+    /// Ready `patience` after it was first asked.
+    fn poll(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let until = *self.since.get_or_insert_with(Instant::now) + patience;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() != until {
+            sleep.as_mut().reset(until);
         }
-        self.poll_asked(patience, cx)
-    }
-
-    /// Ready `patience` after it was first polled.
-    fn poll_asked(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         sleep.as_mut().poll(cx)
     }
 }
@@ -162,8 +167,19 @@ async fn first_bytes(
                     if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
                         return Poll::Ready(First::Idle);
                     }
-                    let wait = if read.is_empty() { silence } else { HEAD };
-                    let over = patience.poll(stream.entry(), wait, cx).is_ready();
+                    let wait = match read.len() {
+                        0 => silence,
+                        // No method of HTTP/1.1 begins like this.
+                        n if n >= PREFACE_METHOD
+                            && read.starts_with(&PREFACE[..PREFACE_METHOD]) =>
+                        {
+                            PING
+                        }
+                        _ => HEAD,
+                    };
+                    // One that cannot move although it is silent is served here until the drain has a bound.
+                    let leaves = told >= Told::Finish || (told == Told::Move && !read.is_empty());
+                    let over = leaves && patience.poll(wait, cx).is_ready();
                     return match (over, read.is_empty()) {
                         (false, _) => Poll::Pending,
                         (true, true) => Poll::Ready(First::Silent),
@@ -178,12 +194,25 @@ async fn first_bytes(
     .await
 }
 
-/// What is left when hyper is done with a connection.
+/// How hyper's part of a connection ended.
 enum Rest {
     /// Somebody took the connection over.
     Upgraded,
-    /// Bytes that hyper read and did not use.
-    Unused(Vec<u8>),
+    /// By the client or after an answer that announced it, or (`Asked::Finish`) because it was idle for the linger; with
+    /// the bytes that hyper read and did not use.
+    Done(Asked, Vec<u8>),
+    /// A head did not become whole in time.
+    HalfHead,
+}
+
+/// Whether we asked hyper to let the connection go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
+    /// To close it.
+    Finish,
+    /// To send it to the successor.
+    Move,
 }
 
 async fn http1<S, B>(mut wire: Arc<Wire>, service: S, linger: Duration, moving: &Moving)
@@ -194,14 +223,17 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut until = Until { linger, told_at: None, may_move: MayMove::Yes };
+    let mut patience = Patience::new();
+    let mut may_move = MayMove::Yes;
     loop {
-        let (asked, rest) = http1_until_done(&wire, service.clone(), &mut until).await;
-        let unused = match rest {
+        let rest =
+            http1_until_done(&wire, service.clone(), linger, &mut patience, &mut may_move).await;
+        let (asked, unused) = match rest {
             Rest::Upgraded => return,
-            Rest::Unused(unused) => unused,
+            Rest::HalfHead => return time_out(&wire).await,
+            Rest::Done(asked, unused) => (asked, unused),
         };
-        // Closed for any reason but our asking a quiet connection to let go: nothing more is owed.
+        // Closed for any reason but our asking an idle connection to finish: nothing more is owed.
         if asked == Asked::No || wire.answers() == Answers::CloseAnnounced {
             return close(&wire, QUIET).await;
         }
@@ -211,7 +243,7 @@ where
                 None => return,
                 Some(stays) => {
                     wire = stays;
-                    until.may_move = MayMove::No;
+                    may_move = MayMove::No;
                     continue;
                 }
             }
@@ -220,9 +252,6 @@ where
         let unread = poll_fn(|cx| Poll::Ready(wire.poll_unread(cx))).await;
         if !unread {
             return close(&wire, QUIET_IDLE).await;
-        }
-        if until.head_is_late() {
-            return time_out(&wire).await;
         }
     }
 }
@@ -238,39 +267,15 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
     }
 }
 
-/// When an HTTP/1.1 connection is asked to let go.
-struct Until {
+/// Runs hyper on the connection until it is done with it. Once told to finish, an idle connection has `linger`, and one
+/// with a part of a head has [`HEAD`]; both count from when nothing was in hand any more.
+async fn http1_until_done<S, B>(
+    wire: &Arc<Wire>,
+    service: S,
     linger: Duration,
-    told_at: Option<Instant>,
-    may_move: MayMove,
-}
-
-impl Until {
-    /// How long to wait from now on: the linger at first, then what is left of the head's time.
-    fn wait(&self) -> Duration {
-        match self.told_at {
-            None => self.linger,
-            Some(told_at) => (told_at + HEAD).saturating_duration_since(Instant::now()),
-        }
-    }
-
-    fn head_is_late(&self) -> bool {
-        self.told_at.is_some() && self.wait().is_zero()
-    }
-}
-
-/// Whether we asked hyper to let the connection go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    No,
-    /// To close it.
-    Finish,
-    /// To send it to the successor.
-    Move,
-}
-
-/// Runs hyper on the connection until it is done with it, or until it is asked to let go.
-async fn http1_until_done<S, B>(wire: &Arc<Wire>, service: S, until: &mut Until) -> (Asked, Rest)
+    patience: &mut Patience,
+    may_move: &mut MayMove,
+) -> Rest
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -282,42 +287,66 @@ where
     let io = TokioIo::new(Io(Arc::clone(wire)));
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, tracking).with_upgrades();
-    let mut patience = Patience::new();
-    let wait = until.wait();
     let mut asked = Asked::No;
-    // hyper's errors are the client's doing (malformed, gone) or the force: the close that follows answers each.
-    let _ = poll_fn(|cx| {
+    // hyper's errors are the client's doing (malformed, gone) or the force: the close is the answer to each.
+    let ended = poll_fn(|cx| {
         loop {
-            if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(done);
+            if Pin::new(&mut connection).poll(cx).is_ready() {
+                return Poll::Ready(Ended::Hyper);
             }
-            if asked != Asked::No {
+            let entry = wire.entry();
+            match entry.told() {
+                Told::Serve | Told::MarkAnswers => return Poll::Pending,
+                Told::Move => return poll_move(wire, may_move),
+                Told::Finish | Told::Force => {}
+            }
+            // hyper would announce the close on the answer in hand, whatever was pipelined behind it, and would not
+            // linger after it.
+            if entry.requests() > 0 || wire.is_write_blocked() {
+                patience.begin_anew();
                 return Poll::Pending;
             }
-            let told = wire.entry().told();
-            if told >= Told::Finish && until.told_at.is_none() {
-                until.told_at = Some(Instant::now());
+            // hyper waits for the rest of a head without a bound.
+            if asked == Asked::Finish || wire.is_inside_head() {
+                return patience.poll(HEAD, cx).map(|()| Ended::HalfHead);
             }
-            if until.may_move == MayMove::No && wire.entry().requests() > 0 {
-                // It has been served once more: it may ask again.
-                until.may_move = MayMove::Yes;
-            }
-            let moves = told == Told::Move && until.may_move == MayMove::Yes;
-            if moves && wire.is_between_requests() {
-                asked = Asked::Move;
-            } else if patience.poll(wire.entry(), wait, cx).is_ready() {
-                asked = Asked::Finish;
-            } else {
+            if patience.poll(linger, cx).is_pending() {
                 return Poll::Pending;
             }
+            asked = Asked::Finish;
             Pin::new(&mut connection).graceful_shutdown();
         }
     })
     .await;
-    match connection.into_parts() {
-        Some(parts) => (asked, Rest::Unused(parts.read_buf.to_vec())),
-        None => (asked, Rest::Upgraded),
+    match (ended, connection.into_parts()) {
+        (Ended::HalfHead, _) => Rest::HalfHead,
+        // Nothing was in hand and nothing half written: what hyper read is all it has.
+        (Ended::Moves, Some(parts)) => Rest::Done(Asked::Move, parts.read_buf.to_vec()),
+        (Ended::Hyper, Some(parts)) => Rest::Done(asked, parts.read_buf.to_vec()),
+        (Ended::Hyper | Ended::Moves, None) => Rest::Upgraded,
     }
+}
+
+/// Ready when the connection can go to the successor as it is.
+fn poll_move(wire: &Wire, may_move: &mut MayMove) -> Poll<Ended> {
+    if wire.entry().requests() > 0 {
+        // Once it has been served here again, it may ask again.
+        *may_move = MayMove::Yes;
+    }
+    if *may_move == MayMove::Yes && wire.is_between_requests() {
+        Poll::Ready(Ended::Moves)
+    } else {
+        Poll::Pending
+    }
+}
+
+/// Who ended hyper's part of a connection.
+enum Ended {
+    Hyper,
+    /// We did: hyper would wait for the rest of a head.
+    HalfHead,
+    /// We did: the successor goes on with it.
+    Moves,
 }
 
 async fn http2<S, B>(wire: Arc<Wire>, service: S)
@@ -339,17 +368,25 @@ where
     poll_fn(|cx| {
         if asked == Asked::No && wire.entry().told() >= Told::Move {
             asked = Asked::Finish;
+            wire.expect_ping_acknowledged();
             Pin::new(&mut connection).graceful_shutdown();
         }
-        // hyper waits for the PING's answer, and for a preface, without a bound. We do not: but streams in hand are
-        // always waited for.
-        if asked == Asked::Finish
-            && patience.poll_asked(PING, cx).is_ready()
-            && wire.entry().requests() == 0
-        {
+        if Pin::new(&mut connection).poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        Pin::new(&mut connection).poll(cx).map(|_| ())
+        // A client that answered the PING is alive: hyper sends it what is left, as slowly as it reads, and ends.
+        if asked == Asked::No || wire.is_ping_acknowledged() {
+            return Poll::Pending;
+        }
+        // For the answer, and for a preface, hyper waits without a bound. We do not; but streams in hand are always
+        // waited for, and so is a client that cannot have read the PING behind an answer yet.
+        while patience.poll(PING, cx).is_ready() {
+            if wire.entry().requests() == 0 && !wire.is_write_blocked() {
+                return Poll::Ready(());
+            }
+            patience.begin_anew();
+        }
+        Poll::Pending
     })
     .await;
     drop(connection);

@@ -226,6 +226,15 @@ impl Framing {
         }
     }
 
+    /// Whether a part of a head, or a whole one, was handed on whose request has not begun.
+    pub(crate) fn is_inside_head(&self) -> bool {
+        match self.state {
+            State::Head => self.head > 0,
+            State::HeadWhole => true,
+            State::Body(_) | State::Chunked(_) | State::Through => false,
+        }
+    }
+
     /// Whether reading on could tell more about what is behind.
     pub(crate) fn keeps_track(&self) -> bool {
         self.state != State::Through

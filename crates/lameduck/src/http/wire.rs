@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{Stream, Wakers};
 use crate::http::framing::{BodyLength, Framing};
+use crate::http::ping::PingAck;
 use crate::work::Entry;
 
 /// Bytes read ahead while an answer is decided, at most.
@@ -31,6 +32,8 @@ struct State {
     owner: Owner,
     written: Written,
     pipelined: u32,
+    /// Looked for in what an HTTP/2 client sends once it was told to go.
+    ping: Option<PingAck>,
 }
 
 /// Whether everything given to the stream has been written.
@@ -88,6 +91,9 @@ impl State {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let came = &buf.filled()[before..];
+        if let Some(ping) = &mut self.ping {
+            ping.read(came);
+        }
         let taken = self.framing.take(came);
         if taken < came.len() {
             self.held.extend_from_slice(&came[taken..]);
@@ -124,6 +130,7 @@ impl Wire {
             owner: Owner::Server,
             written: Written::All,
             pipelined: 0,
+            ping: None,
         };
         Arc::new(Wire { state: Mutex::new(state), entry })
     }
@@ -174,6 +181,26 @@ impl Wire {
     /// HTTP/2 needs no framing: streams are told apart by the protocol.
     pub(crate) fn becomes_http2(&self) {
         self.lock().framing.let_through();
+    }
+
+    /// From now on the answer to our PING is looked for.
+    pub(crate) fn expect_ping_acknowledged(&self) {
+        self.lock().ping = Some(PingAck::default());
+    }
+
+    pub(crate) fn is_ping_acknowledged(&self) -> bool {
+        self.lock().ping.as_ref().is_some_and(PingAck::has_come)
+    }
+
+    /// Whether a part of a head was read that is not a request yet, as far as that can be known.
+    pub(crate) fn is_inside_head(&self) -> bool {
+        let state = self.lock();
+        state.held() > 0 || state.framing.is_inside_head()
+    }
+
+    /// Whether what was written last waits for the client to read.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.lock().written == Written::Blocked
     }
 
     /// A fresh start on the same connection: what hyper had read and not used comes first.

@@ -283,6 +283,7 @@ impl Builder {
                     place: place.clone(),
                     program,
                     own: joined.generation,
+                    succession: succession.clone(),
                 };
                 let upgrader = Upgrader::new(parts, received, events.downgrade());
                 drop(runtime.spawn(upgrader.run()));
