@@ -559,8 +559,14 @@ impl Entry {
         let mut own = lock(&self.own);
         own.requests[slot] = None;
         own.active -= 1;
-        // One writer for HTTP/1.1, and a lock held for HTTP/2: a plain add is enough.
-        self.served.store(self.served.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        match self.hold {
+            // One writer for HTTP/1.1, and a lock held for HTTP/2: a plain add is enough.
+            Hold::Drain => {
+                self.served.store(self.served.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            // A health check is not the service's work.
+            Hold::Nothing => {}
+        }
     }
 
     /// Requests in hand on this connection.
