@@ -33,11 +33,13 @@ pub(crate) struct Handover {
 
 /// A connection's access to the way.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
 pub(crate) struct Moving {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
 }
 
 impl Handover {
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     pub(crate) fn moving(&self) -> Moving {
         Moving { way: Arc::clone(&self.way) }
     }
@@ -85,6 +87,7 @@ impl Handover {
 }
 
 impl Moving {
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     /// Sends a connection off, or gives it back when there is no way or it carries too much.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
         if moved.unread.len() > UNREAD_AT_MOST {

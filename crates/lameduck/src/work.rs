@@ -498,6 +498,7 @@ impl Entry {
     }
 
     /// The name of the server that accepted it.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.server
     }

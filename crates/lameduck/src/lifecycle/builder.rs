@@ -202,10 +202,9 @@ impl Builder {
         fits(self.grace, self.lame_duck, Duration::ZERO)?;
         let Voices { scope, signals, log, notifier } = self.voices();
         let joined = self.join()?;
-        let (states, succession) = match joined.took_over {
-            Some((succession, left)) => (States::took_over(left), Some(Arc::new(succession))),
-            None => (States::default(), None),
-        };
+        let (succession, left) = joined.took_over.unzip();
+        let (succession, states) =
+            (succession.map(Arc::new), Arc::new(States::took_over(left.unwrap_or_default())));
         let machine = Machine::new(self.machine_config());
         let registry = Registry::new();
         let resources = Arc::new(Resources::default());
@@ -216,7 +215,6 @@ impl Builder {
         let readiness = sign.readiness();
         let handover = Arc::new(Handover::default());
         let gates = Arc::new(Gates::new());
-        let states = Arc::new(states);
         let (commands, orders) = mpsc::unbounded_channel();
         let (view, view_seen) = watch::channel(View { phase: Phase::Starting, deadline: None });
         let (ended, report) = watch::channel(None);
