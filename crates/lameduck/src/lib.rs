@@ -136,6 +136,11 @@
 //!
 //! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.
 
+/// The programs of the README compile.
+#[cfg(all(doctest, feature = "axum08"))]
+#[doc = include_str!("../../../README.md")]
+mod readme {}
+
 #[cfg(feature = "axum08")]
 pub mod axum;
 pub mod closing;
