@@ -33,7 +33,6 @@ pub(crate) struct Handover {
 
 /// A connection's access to the way.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
 pub(crate) struct Moving {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
 }
