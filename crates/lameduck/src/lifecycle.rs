@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::closing::{CloseOutcome, Resources, Turn};
+use crate::closing::{AllClosed, CloseOutcome, Resources, Turn};
 use crate::connection::Stream;
 use crate::control::{self, Command, Hands, Message, Scope, View};
 use crate::error::Error;
@@ -755,8 +755,12 @@ impl Driver {
                     let closing = Arc::clone(&self.resources).close_all(until);
                     let control = Arc::clone(&self.control);
                     drop(tokio::spawn(async move {
-                        closing.await;
-                        control.send(Message::Input(Input::Closed));
+                        match closing.await {
+                            AllClosed::InTime => control.send(Message::Input(Input::Closed)),
+                            // The control thread's own clock says so as well, and its word is the outcome: two clocks
+                            // that race for it would tell the same end now one way and now the other.
+                            AllClosed::DeadlineCame => {}
+                        }
                     }));
                 }
             }
