@@ -317,11 +317,12 @@ impl Control {
             Message::Input(Input::Idle) if !self.hands.registry.is_idle() => {}
             Message::Input(input) => self.feed(Instant::now(), input),
             Message::Reserve(reserve) => self.machine.set_reserve(reserve),
-            Message::Abandon => {
-                if self.stop.is_none() {
-                    self.end = End::Abandoned;
-                }
-            }
+            // Once a stop began its promise holds, whoever still has a handle: after the report too, when the process
+            // has to be made to leave.
+            Message::Abandon => match (&self.stop, &self.end) {
+                (None, End::NotYet) => self.end = End::Abandoned,
+                (_, End::NotYet | End::Reported { .. } | End::Abandoned) => {}
+            },
         }
         self.act();
     }

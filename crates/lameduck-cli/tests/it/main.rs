@@ -3,6 +3,7 @@
 mod accept_queue;
 mod bad_input;
 mod command;
+mod deadline;
 mod heads;
 mod http1;
 mod http2;
