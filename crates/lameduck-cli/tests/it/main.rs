@@ -10,3 +10,4 @@ mod http2;
 mod running;
 mod serve;
 mod service;
+mod signals;
