@@ -4,6 +4,7 @@ mod accept_queue;
 mod bad_input;
 mod command;
 mod deadline;
+mod exhaustion;
 mod heads;
 mod http1;
 mod http2;
