@@ -1,6 +1,7 @@
 //! The command as people run it: the real binary, its two lines, its exit code, and what it leaves behind.
 
 mod accept_queue;
+mod admin;
 mod bad_input;
 mod command;
 mod deadline;
@@ -8,6 +9,7 @@ mod exhaustion;
 mod heads;
 mod http1;
 mod http2;
+mod report;
 mod running;
 mod serve;
 mod service;
