@@ -38,6 +38,7 @@ pub(crate) struct Moving {
 }
 
 impl Handover {
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     pub(crate) fn moving(&self) -> Moving {
         Moving { way: Arc::clone(&self.way) }
     }
@@ -85,6 +86,7 @@ impl Handover {
 }
 
 impl Moving {
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     /// Sends a connection off, or gives it back when there is no way or it carries too much.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
         if moved.unread.len() > UNREAD_AT_MOST {

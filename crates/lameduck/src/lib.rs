@@ -82,6 +82,30 @@
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
+//! | `listener::LET_GO` | 1 s | how long a stop soon after an upgrade waits for the predecessor to let go of the socket |
+//! | `notify::teller::EXTEND` | 5 s | what the service manager is asked for at a time |
+//! | `notify::teller::EXTEND_PAST_DEADLINE` | 1 s | the same past the deadline, at most |
+//! | `notify::teller::RETRY` | 50 ms | the pause before a message is sent again to a manager whose queue is full |
+//! | `notify::teller::WATCHDOG_LEAST` | 1 ms | the shortest time between two signs of life |
+//! | `operate::ASK` | 5 s | how long a service may take to take in a command |
+//! | `operate::ANSWER` | 1 days | how long its answer may take |
+//! | `operator::FIRST_WORD` | 5 s | how long whoever connects to the control socket may take to say what it wants |
+//! | `operator::STATUS` | 1 s | how long another generation may take to tell its status |
+//! | `respawn::BUSY` | 1 s | how long a program that is just being written is tried again |
+//! | `succeed::ROLLBACK` | 5 s | how long a predecessor may take to serve again |
+//! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word |
+//! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
+//! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
+//! | `takeover::TAKEOVER_LONGEST` | 600 s | the same, however often it asks for more |
+//! | `takeover::STATE_TIMEOUT` | 5 s | writing the states down |
+//! | `takeover::COMMIT_TIMEOUT` | 15 s | the commit |
+//! | `takeover::ACCEPTING_TIMEOUT` | 5 s | from the commit to accepting |
+//! | `upgrade::HELLO` | 10 s | a started program's way to its first word |
+//! | `upgrade::TAKEOVER` | 60 s | its way to being ready |
+//! | `upgrade::TAKEOVER_AT_MOST` | 600 s | the same, however often it asks for more |
+//! | `upgrade::ACCEPTING` | 5 s | from the commit to accepting |
+//! | `upgrade::SEND` | 5 s | one message to it |
+//! | `upgrade::KILL_AFTER` | 5 s | from TERM to KILL for one that is not wanted |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |
 //!
 //! # What it does not do
@@ -111,6 +135,11 @@
 //! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |
 //!
 //! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.
+
+/// The programs of the README compile.
+#[cfg(all(doctest, feature = "axum08"))]
+#[doc = include_str!("../../../README.md")]
+mod readme {}
 
 #[cfg(feature = "axum08")]
 pub mod axum;

@@ -31,9 +31,22 @@ use crate::succeed::{Succession, Taking};
 use crate::upgrade::{Event, Queue};
 use crate::work::{Hold, Registry, WorkKind};
 
-pub use builder::{AFTER_FORCE, Builder, GRACE_PERIOD, LINGER, MAX_GENERATIONS, PROBATION, SETTLE};
+pub use builder::Builder;
 use task::CatchPanic;
 pub use task::{Blocking, Drain, Task, TaskEnd};
+
+/// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
+pub const GRACE_PERIOD: Duration = Duration::from_secs(30);
+/// [`Builder::linger`] when nothing was said.
+pub const LINGER: Duration = Duration::from_millis(250);
+/// [`Builder::settle`] when nothing was said.
+pub const SETTLE: Duration = Duration::from_millis(100);
+/// How long closing may still take once a stop was forced, and nothing was reserved for it.
+pub const AFTER_FORCE: Duration = Duration::from_millis(150);
+/// How long a successor's death gives the service back.
+pub const PROBATION: Duration = Duration::from_secs(10);
+/// Older generations that may drain at once.
+pub const MAX_GENERATIONS: usize = 4;
 
 /// How long the end waits for operators to be told of it.
 const TOLD: Duration = Duration::from_millis(50);

@@ -1,8 +1,8 @@
 //! The predecessor's side of an upgrade: starts the successor, gives it what it asks for, and takes the service back
 //! if it dies on probation.
 //!
-//! One task owns all of it and takes one [`Event`] after the other: from operators, from the successor, from its
-//! process, from the machine. Nothing here waits for another party without [`Starting::until`].
+//! One task owns all of it and takes one event after the other: from operators, from the successor, from its
+//! process, from the machine. Nothing here waits for another party without a bound.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -185,23 +185,24 @@ pub(crate) struct Starting {
     replies: Vec<oneshot::Sender<Outcome>>,
 }
 
+/// What it is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    AwaitsHello,
-    AwaitsDecision,
-    AwaitsReady,
-    AwaitsAccepting,
+    Hello,
+    Decision,
+    Ready,
+    Accepting,
 }
 
 impl Stage {
     fn bound(self) -> &'static str {
         match self {
-            Stage::AwaitsHello => {
+            Stage::Hello => {
                 "it did not ask to take over (is it built with lameduck, with --control?)"
             }
-            Stage::AwaitsDecision => "this generation did not decide",
-            Stage::AwaitsReady => "it did not become ready",
-            Stage::AwaitsAccepting => "it was told to accept and did not say that it does",
+            Stage::Decision => "this generation did not decide",
+            Stage::Ready => "it did not become ready",
+            Stage::Accepting => "it was told to accept and did not say that it does",
         }
     }
 }
@@ -319,7 +320,7 @@ impl Upgrader {
             let _ = reply.send(Err(refusal));
             return;
         }
-        let starting = self.begin(Stage::AwaitsHello, HELLO, Some(reply));
+        let starting = self.begin(Stage::Hello, HELLO, Some(reply));
         match self.parts.program.start(&self.parts.place.socket(self.parts.own)).await {
             Ok((child, stderr)) => {
                 let process = self.watch(starting, child, stderr);
@@ -402,13 +403,13 @@ impl Upgrader {
     async fn hello(&mut self, channel: Channel, hello: Hello) {
         let attempt = match &mut self.starting {
             // The process we started, or any other while none was started.
-            Some(starting) if starting.stage == Stage::AwaitsHello => {
+            Some(starting) if starting.stage == Stage::Hello => {
                 let ours = starting.process.as_ref().is_none_or(|process| process.pid == hello.pid);
                 ours.then_some(starting.attempt)
             }
             Some(_) => None,
             None if self.handed.is_some() => None,
-            None => Some(self.begin(Stage::AwaitsHello, HELLO, None)),
+            None => Some(self.begin(Stage::Hello, HELLO, None)),
         };
         let Some(attempt) = attempt else {
             let (reason, text) = match &self.handed {
@@ -434,7 +435,7 @@ impl Upgrader {
         self.newest += 1;
         let generation = self.newest;
         if let Some(starting) = &mut self.starting {
-            starting.stage = Stage::AwaitsDecision;
+            starting.stage = Stage::Decision;
             starting.conversation = Some(Conversation { channel, hello, generation });
         }
         let draining = self
@@ -499,7 +500,7 @@ impl Upgrader {
         let Some(starting) = &mut self.starting else { return Ok(()) };
         let Some(conversation) = &starting.conversation else { return Ok(()) };
         let (channel, generation) = (Arc::clone(&conversation.channel), conversation.generation);
-        starting.stage = Stage::AwaitsReady;
+        starting.stage = Stage::Ready;
         starting.until = Instant::now() + TAKEOVER;
         let attempt = starting.attempt;
         self.alarm(attempt, TAKEOVER);
@@ -544,7 +545,7 @@ impl Upgrader {
     async fn starting_said(&mut self, message: Message) {
         let Some(starting) = &mut self.starting else { return };
         match (message, starting.stage) {
-            (Message::Status(status), Stage::AwaitsReady) => {
+            (Message::Status(status), Stage::Ready) => {
                 let most = starting.began + TAKEOVER_AT_MOST;
                 let asked = Instant::now() + status.extend;
                 starting.until = starting.until.max(asked.min(most));
@@ -552,8 +553,8 @@ impl Upgrader {
                 self.alarm(attempt, left);
                 self.parts.log.line("upgrade", &format!("Upgrading: successor: {}", status.text));
             }
-            (Message::Ready(ready), Stage::AwaitsReady) => self.commit(ready).await,
-            (Message::Accepting, Stage::AwaitsAccepting) => self.accepting().await,
+            (Message::Ready(ready), Stage::Ready) => self.commit(ready).await,
+            (Message::Accepting, Stage::Accepting) => self.accepting().await,
             (Message::Refuse(why), _) => self.fail(&format!("it refused: {why}")).await,
             (message, stage) => {
                 let why =
@@ -567,7 +568,7 @@ impl Upgrader {
     async fn commit(&mut self, ready: Ready) {
         let Some(starting) = &mut self.starting else { return };
         starting.used = ready.used;
-        starting.stage = Stage::AwaitsAccepting;
+        starting.stage = Stage::Accepting;
         starting.until = Instant::now() + ACCEPTING;
         let attempt = starting.attempt;
         let Some(conversation) = &starting.conversation else { return };
@@ -704,7 +705,7 @@ impl Upgrader {
             starting.began.elapsed().as_secs_f64()
         );
         self.turn_away(Reason::TimedOut, &why).await;
-        if starting.stage == Stage::AwaitsAccepting
+        if starting.stage == Stage::Accepting
             && let Some(process) = &starting.process
         {
             // It may accept already, and what it accepted is lost: the only such moment, and it must not last.

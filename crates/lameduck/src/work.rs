@@ -193,6 +193,8 @@ struct Own {
     /// Who polls the reading and who the writing side.
     wakers: [Option<Waker>; 2],
     requests: Vec<Option<RequestName>>,
+    /// No slot below this one is free.
+    free_from: usize,
     active: usize,
 }
 
@@ -498,6 +500,7 @@ impl Entry {
     }
 
     /// The name of the server that accepted it.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.server
     }
@@ -542,25 +545,32 @@ impl Entry {
     pub(crate) fn request_begins(&self, name: RequestName) -> usize {
         let mut own = lock(&self.own);
         own.active += 1;
-        match own.requests.iter().position(Option::is_none) {
-            Some(slot) => {
-                own.requests[slot] = Some(name);
-                slot
-            }
-            None => {
-                own.requests.push(Some(name));
-                own.requests.len() - 1
-            }
+        let mut slot = own.free_from;
+        while own.requests.get(slot).is_some_and(Option::is_some) {
+            slot += 1;
         }
+        match own.requests.get_mut(slot) {
+            Some(free) => *free = Some(name),
+            None => own.requests.push(Some(name)),
+        }
+        own.free_from = slot + 1;
+        slot
     }
 
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) fn request_ends(&self, slot: usize) {
         let mut own = lock(&self.own);
         own.requests[slot] = None;
+        own.free_from = own.free_from.min(slot);
         own.active -= 1;
-        // One writer for HTTP/1.1, and a lock held for HTTP/2: a plain add is enough.
-        self.served.store(self.served.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        match self.hold {
+            // One writer for HTTP/1.1, and a lock held for HTTP/2: a plain add is enough.
+            Hold::Drain => {
+                self.served.store(self.served.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            // A health check is not the service's work.
+            Hold::Nothing => {}
+        }
     }
 
     /// Requests in hand on this connection.
@@ -629,5 +639,32 @@ impl Drop for ItemGuard {
             }
         };
         self.registry.leave();
+    }
+}
+
+#[cfg(all(test, feature = "http"))]
+mod tests {
+    use super::*;
+
+    fn request() -> RequestName {
+        RequestName { method: http::Method::GET, path: None, since: Clock(0) }
+    }
+
+    #[test]
+    fn the_lowest_free_slot_names_a_request() {
+        let guard = Registry::new().connect(Arc::from("test"), Peer::Unix, Hold::Drain);
+        let entry = guard.entry();
+        let begin = || entry.request_begins(request());
+        assert_eq!([begin(), begin(), begin(), begin()], [0, 1, 2, 3]);
+        entry.request_ends(2);
+        entry.request_ends(0);
+        assert_eq!([begin(), begin(), begin()], [0, 2, 4]);
+        assert_eq!(entry.requests(), 5);
+        for slot in 0..5 {
+            entry.request_ends(slot);
+        }
+        assert_eq!(entry.requests(), 0);
+        assert_eq!(entry.served.load(Ordering::Relaxed), 7);
+        assert_eq!(begin(), 0);
     }
 }

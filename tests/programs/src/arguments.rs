@@ -63,7 +63,12 @@ impl Arguments {
     pub fn runtime(&self) -> io::Result<Runtime> {
         match self.threads {
             // Without worker threads nothing migrates: instruction counts repeat exactly.
-            Some(1) => Builder::new_current_thread().enable_all().build(),
+            Some(1) => {
+                // With one thread only, glibc goes a shorter way through each system call and
+                // allocation, which no server in use does, and which the library's own thread ends.
+                std::thread::Builder::new().name("second".to_owned()).spawn(std::thread::park)?;
+                Builder::new_current_thread().enable_all().build()
+            }
             Some(threads) => {
                 Builder::new_multi_thread().worker_threads(threads).enable_all().build()
             }

@@ -1,5 +1,7 @@
-//! The library's table of defaults is true: every wait has a row, and every row has the value of its constant.
+//! The library's table of defaults is true: every row has the value of its constant, and a module with one row has a
+//! row for each wait it names.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Fault;
@@ -26,6 +28,17 @@ enum Kind {
     Number,
 }
 
+impl Constant {
+    /// Whether a row means this one: by its full name, or as its module's parents show it (`lifecycle::LINGER` for
+    /// `lifecycle::builder::LINGER`).
+    fn is_called(&self, name: &str) -> bool {
+        let (shown_by, own) = name.rsplit_once("::").unwrap_or_default();
+        let (module, last) = self.name.rsplit_once("::").unwrap_or_default();
+        let below = module.strip_prefix(shown_by);
+        last == own && below.is_some_and(|below| below.is_empty() || below.starts_with("::"))
+    }
+}
+
 /// One row of the table: the name in backticks and the cell behind it.
 struct Row<'text> {
     line: usize,
@@ -39,7 +52,7 @@ pub fn check(tree: &Tree) -> Vec<Fault> {
     let constants = constants(tree);
     let mut faults = Vec::new();
     for row in &rows {
-        match constants.iter().find(|constant| constant.name == row.name) {
+        match constants.iter().find(|constant| constant.is_called(row.name)) {
             None => {
                 let text = format!("the table names `{}`, which is no constant", row.name);
                 faults.push(Fault::fails(FRONT_DOOR, row.line, text));
@@ -51,14 +64,20 @@ pub fn check(tree: &Tree) -> Vec<Fault> {
             Some(_) => {}
         }
     }
+    let told: HashSet<&str> = rows.iter().map(|row| top(row.name)).collect();
     for constant in constants.iter().filter(|constant| constant.kind == Kind::Duration) {
-        if !rows.iter().any(|row| row.name == constant.name) {
-            let Constant { name, value, .. } = constant;
+        let Constant { name, value, .. } = constant;
+        if told.contains(top(name)) && !rows.iter().any(|row| constant.is_called(row.name)) {
             let text = format!("not in the table of defaults: add `| [`{name}`] | {value} | … |`");
             faults.push(Fault::fails(&constant.path, constant.line, text));
         }
     }
     faults
+}
+
+/// `http` of `http::wire::SIZE`.
+fn top(name: &str) -> &str {
+    name.split("::").next().unwrap_or(name)
 }
 
 /// The rows of the table whose heading begins with `name | value`.
@@ -158,10 +177,23 @@ mod tests {
         let source = "pub const WAIT: Duration = Duration::from_millis(800);\n";
         let wrong = faults("//! | `a::b::WAIT` | 900 ms | a wait |", source);
         assert_eq!(wrong, ["`a::b::WAIT` is 800 ms, not 900 ms"]);
-        let missing = faults("", source);
+        let two = format!("{source}pub const MORE: Duration = Duration::from_secs(2);\n");
+        let missing = faults("//! | `a::b::MORE` | 2 s | a wait |", &two);
         assert!(missing[0].ends_with("add `| [`a::b::WAIT`] | 800 ms | … |`"), "{missing:?}");
         let invented = faults("//! | `a::b::NONE` | 1 s | a wait |", "");
         assert_eq!(invented, ["the table names `a::b::NONE`, which is no constant"]);
+    }
+
+    #[test]
+    fn a_row_may_name_the_module_that_shows_a_constant() {
+        let source = "pub const WAIT: Duration = Duration::from_secs(1);\n";
+        assert_eq!(faults("//! | `a::WAIT` | 1 s | a wait |", source), [""; 0]);
+        assert_eq!(faults("//! | `b::WAIT` | 1 s | a wait |", source).len(), 1);
+    }
+
+    #[test]
+    fn a_module_that_no_row_names_is_not_asked_for_rows() {
+        assert_eq!(faults("", "pub const WAIT: Duration = Duration::from_secs(1);\n"), [""; 0]);
     }
 
     #[test]

@@ -60,7 +60,11 @@ const LAWS: &[ModuleLaw] = &[
     },
     ModuleLaw {
         module: "takeover",
-        imports: Imports::OnlyStd(&["takeover::wire"]),
+        imports: Imports::OnlyStd(&[
+            "takeover::wire",
+            "takeover::predecessor",
+            "takeover::successor",
+        ]),
         why: "both ends of a takeover are decided without runtime, descriptors or clock",
     },
     ModuleLaw {
@@ -69,7 +73,17 @@ const LAWS: &[ModuleLaw] = &[
         why: "bytes to messages and back, nothing else",
     },
     ModuleLaw {
-        module: "takeover::socket",
+        module: "takeover::*",
+        imports: Imports::OnlyStd(&["takeover", "takeover::wire"]),
+        why: "both ends of a takeover are decided without runtime, descriptors or clock",
+    },
+    ModuleLaw {
+        module: "takeover::wire::*",
+        imports: Imports::OnlyStd(&["takeover::wire"]),
+        why: "bytes to messages and back, nothing else",
+    },
+    ModuleLaw {
+        module: "takeover::channel",
         imports: Imports::AllBut(DRIVER_AND_ABOVE),
         why: "descriptors and peer credentials; the driver calls it, not the other way",
     },
@@ -90,7 +104,7 @@ const LAWS: &[ModuleLaw] = &[
     },
     ModuleLaw {
         module: "http::*",
-        imports: Imports::Only(&["listener", "connection", "work"]),
+        imports: Imports::Only(&["listener", "connection", "handover", "work"]),
         why: "the protocol stands on the parts and is driven without knowing by whom",
     },
     ModuleLaw {
@@ -159,7 +173,7 @@ impl Imports {
 }
 
 fn begins_with(path: &[String], name: &str) -> bool {
-    // `crate::takeover::Offer` is in `takeover`, but `crate::takeover::socket::send` is in the
+    // `crate::takeover::Offer` is in `takeover`, but `crate::takeover::channel::send` is in the
     // module below it, which has a law of its own.
     let segments: Vec<&str> = name.split("::").collect();
     let below = path.get(segments.len()).map(|next| format!("{name}::{next}"));
@@ -328,7 +342,7 @@ mod tests {
             ("takeover/wire.rs", "use std::time::SystemTime;"),
             ("takeover.rs", "use crate::listener::Listener;"),
             ("takeover.rs", "use self::x; use super::work;"),
-            ("takeover/mod.rs", "use crate::takeover::socket::send;"),
+            ("takeover/mod.rs", "use crate::takeover::channel::send;"),
         ] {
             assert_eq!(faults(&[(path, text)]).len(), 1, "{path}: {text}");
         }

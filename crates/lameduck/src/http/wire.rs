@@ -15,6 +15,9 @@ use crate::work::Entry;
 /// Bytes read ahead while an answer is decided, at most.
 const AHEAD: usize = 16 * 1024;
 
+/// A write shorter than this may wait for answers that are nearly there; a longer one is worth a packet of its own.
+const GATHERED: usize = 4 * 1024;
+
 /// One connection, as shared between hyper (through [`Io`]), the service around the handlers and the task that owns
 /// both. All three run in one task, one after the other: the lock is never contended.
 pub(crate) struct Wire {
@@ -31,6 +34,7 @@ struct State {
     answers: Answers,
     owner: Owner,
     written: Written,
+    gather: Gather,
     pipelined: u32,
     /// Looked for in what an HTTP/2 client sends once it was told to go.
     ping: Option<PingAck>,
@@ -42,6 +46,20 @@ enum Written {
     All,
     /// The last write has to wait for the client.
     Blocked,
+}
+
+/// Whether a short write waits one turn of the runtime, so that several answers leave in one packet.
+///
+/// Each answer of an HTTP/2 connection is made by a task of its own, and wakes the connection's task to write it. The
+/// runtime runs what was woken last first, so the connection would write, and its client read, one answer at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gather {
+    /// HTTP/1.1 has one answer at a time: nothing to wait for.
+    Never,
+    /// The next short write waits.
+    Next,
+    /// It has waited; what is there by now is written.
+    Waited,
 }
 
 /// Who decides how the connection closes.
@@ -62,13 +80,38 @@ pub(crate) enum Answers {
     CloseAnnounced,
 }
 
+fn total(bufs: &[io::IoSlice<'_>]) -> usize {
+    bufs.iter().map(|buf| buf.len()).sum()
+}
+
 impl State {
-    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.written = match result {
+    fn wrote(
+        &mut self,
+        bufs: &[io::IoSlice<'_>],
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.written = match &result {
             Poll::Pending => Written::Blocked,
             Poll::Ready(_) => Written::All,
         };
+        if self.gather == Gather::Waited {
+            // What is left of a longer write follows at once.
+            let whole = matches!(result, Poll::Ready(Ok(written)) if written == total(bufs));
+            self.gather = if whole { Gather::Next } else { Gather::Waited };
+        }
         result
+    }
+
+    /// Whether this write is put off to the next turn, which comes by itself: behind the tasks that are ready now, and
+    /// at once where there are none.
+    fn puts_off(&mut self, bufs: &[io::IoSlice<'_>], entry: &Entry, cx: &Context<'_>) -> bool {
+        if self.gather != Gather::Next || total(bufs) >= GATHERED || entry.requests() == 0 {
+            return false;
+        }
+        self.gather = Gather::Waited;
+        self.written = Written::Blocked;
+        cx.waker().wake_by_ref();
+        true
     }
 
     fn held(&self) -> usize {
@@ -129,6 +172,7 @@ impl Wire {
             answers: Answers::KeepAlive,
             owner: Owner::Server,
             written: Written::All,
+            gather: Gather::Never,
             pipelined: 0,
             ping: None,
         };
@@ -180,7 +224,9 @@ impl Wire {
 
     /// HTTP/2 needs no framing: streams are told apart by the protocol.
     pub(crate) fn becomes_http2(&self) {
-        self.lock().framing.let_through();
+        let mut state = self.lock();
+        state.framing.let_through();
+        state.gather = Gather::Next;
     }
 
     /// From now on the answer to our PING is looked for.
@@ -285,9 +331,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
-        let result = Pin::new(&mut state.stream).poll_write(cx, buf);
-        state.wrote(result)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -296,8 +340,11 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.0.lock();
+        if state.puts_off(bufs, self.0.entry(), cx) {
+            return Poll::Pending;
+        }
         let result = Pin::new(&mut state.stream).poll_write_vectored(cx, bufs);
-        state.wrote(result)
+        state.wrote(bufs, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -314,5 +361,78 @@ impl AsyncWrite for Io {
             Owner::Server => Poll::Ready(Ok(())),
             Owner::Upgraded => Pin::new(&mut state.stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::connection::{Arrival, Socket};
+    use crate::work::{Clock, Hold, Peer, Registry, RequestName};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Wakes>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn connected() -> (Arc<Wire>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        socket.writable().await.unwrap();
+        let guard = Registry::new().connect(Arc::from("test"), Peer::Tcp(peer), Hold::Drain);
+        let stream = Stream::new(Socket::Tcp(socket), guard, Arrival::Open);
+        (Wire::new(stream, Vec::new()), client)
+    }
+
+    fn request() -> RequestName {
+        RequestName { method: ::http::Method::GET, path: None, since: Clock::now() }
+    }
+
+    /// Writes `length` bytes once; how many were taken, and how often the task was woken.
+    fn write(wire: &Arc<Wire>, length: usize) -> (Option<usize>, usize) {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut io = Io(Arc::clone(wire));
+        let written =
+            Pin::new(&mut io).poll_write(&mut Context::from_waker(&waker), &vec![0; length]);
+        let written = match written {
+            Poll::Ready(written) => Some(written.unwrap()),
+            Poll::Pending => None,
+        };
+        (written, wakes.0.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn a_short_http2_write_waits_one_turn_for_the_answers_in_hand() {
+        let (wire, _client) = connected().await;
+        wire.becomes_http2();
+        assert_eq!(write(&wire, 100), (Some(100), 0), "nothing is in hand");
+        let slot = wire.entry().request_begins(request());
+        for _ in 0..2 {
+            assert_eq!(write(&wire, 100), (None, 1), "its next turn comes by itself");
+            assert_eq!(write(&wire, 300), (Some(300), 0), "and it waits for one turn only");
+        }
+        assert_eq!(write(&wire, GATHERED), (Some(GATHERED), 0), "a long write goes at once");
+        assert_eq!(write(&wire, 100), (None, 1));
+        wire.entry().request_ends(slot);
+        assert_eq!(write(&wire, 100), (Some(100), 0));
+    }
+
+    #[tokio::test]
+    async fn an_http1_answer_never_waits() {
+        let (wire, _client) = connected().await;
+        let _slot = wire.entry().request_begins(request());
+        assert_eq!(write(&wire, 100), (Some(100), 0));
     }
 }

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Drain, Lifecycle, Settings, Shared, Upgrades, fits};
+use super::{
+    AFTER_FORCE, Drain, GRACE_PERIOD, LINGER, Lifecycle, MAX_GENERATIONS, PROBATION, SETTLE,
+    Settings, Shared, Upgrades, fits,
+};
 use crate::closing::Resources;
 use crate::control::{self, Hands, Scope, View};
 use crate::driver::{Driver, Gates};
@@ -29,21 +32,8 @@ use crate::signals::Signals;
 use crate::states::{Left, States};
 use crate::succeed::{self, Succession};
 use crate::takeover::channel::ControlSocket;
-use crate::upgrade::{self, EVENTS, Parts, Upgrader};
+use crate::upgrade::{self, EVENTS, Event, FromControl, Parts, Upgrader};
 use crate::work::Registry;
-
-/// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
-pub const GRACE_PERIOD: Duration = Duration::from_secs(30);
-/// [`Builder::linger`] when nothing was said.
-pub const LINGER: Duration = Duration::from_millis(250);
-/// [`Builder::settle`] when nothing was said.
-pub const SETTLE: Duration = Duration::from_millis(100);
-/// How long closing may still take once a stop was forced, and nothing was reserved for it.
-pub const AFTER_FORCE: Duration = Duration::from_millis(150);
-/// How long a successor's death gives the service back.
-pub const PROBATION: Duration = Duration::from_secs(10);
-/// Older generations that may drain at once.
-pub const MAX_GENERATIONS: usize = 4;
 
 /// Sets up a [`Lifecycle`]: what is not said here has the value of the [table of defaults](crate#defaults).
 #[derive(Debug, Clone)]
@@ -210,24 +200,11 @@ impl Builder {
     pub fn start(self) -> Result<Lifecycle, Error> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::no_runtime())?;
         fits(self.grace, self.lame_duck, Duration::ZERO)?;
-        let (scope, signals) = match &self.signals {
-            Some(signals) => (Scope::Process, signals.clone()),
-            None => (Scope::Library, Signals::none()),
-        };
-        let format = self.log.unwrap_or(match scope {
-            Scope::Process => LogFormat::Text,
-            Scope::Library => LogFormat::Silent,
-        });
-        let notifier = self.notifier.clone().unwrap_or_else(|| match scope {
-            Scope::Process => Notifier::from_env(),
-            Scope::Library => Notifier::none(),
-        });
-        let log = Arc::new(Log::new(format));
+        let Voices { scope, signals, log, notifier } = self.voices();
         let joined = self.join()?;
-        let (states, succession) = match joined.took_over {
-            Some((succession, left)) => (States::took_over(left), Some(Arc::new(succession))),
-            None => (States::default(), None),
-        };
+        let (succession, left) = joined.took_over.unzip();
+        let (succession, states) =
+            (succession.map(Arc::new), Arc::new(States::took_over(left.unwrap_or_default())));
         let machine = Machine::new(self.machine_config());
         let registry = Registry::new();
         let resources = Arc::new(Resources::default());
@@ -238,7 +215,6 @@ impl Builder {
         let readiness = sign.readiness();
         let handover = Arc::new(Handover::default());
         let gates = Arc::new(Gates::new());
-        let states = Arc::new(states);
         let (commands, orders) = mpsc::unbounded_channel();
         let (view, view_seen) = watch::channel(View { phase: Phase::Starting, deadline: None });
         let (ended, report) = watch::channel(None);
@@ -269,11 +245,9 @@ impl Builder {
             control: Arc::clone(&control),
         };
         drop(runtime.spawn(driver.run()));
-        let upgrades = match (joined.place, joined.socket) {
+        let (upgrades, socket) = match (joined.place, joined.socket) {
             (Some(place), Some(socket)) => {
-                let program = Program::of_this_process()
-                    .map_err(|error| Error::io("find", "this program", error))?;
-                let (events, received) = mpsc::channel(EVENTS);
+                let program = this_program()?;
                 let parts = Parts {
                     control: Arc::clone(&control),
                     gates: Arc::clone(&gates),
@@ -285,15 +259,12 @@ impl Builder {
                     own: joined.generation,
                     succession: succession.clone(),
                 };
-                let upgrader = Upgrader::new(parts, received, events.downgrade());
-                drop(runtime.spawn(upgrader.run()));
-                drop(runtime.spawn(upgrade::forward(from_control, events.downgrade())));
+                let events = upgrade_with(&runtime, parts, from_control);
                 let respawned = joined.respawned;
-                Some((Upgrades { events, place, respawned, waiting: Arc::default() }, socket))
+                (Some(Upgrades { events, place, respawned, waiting: Arc::default() }), Some(socket))
             }
-            (None, _) | (_, None) => None,
+            (None, _) | (_, None) => (None, None),
         };
-        let (upgrades, socket) = upgrades.unzip();
         let shared = Shared {
             settings: Settings {
                 grace: self.grace,
@@ -324,6 +295,20 @@ impl Builder {
             life.answer_operators(socket);
         }
         Ok(life)
+    }
+
+    /// Whom it listens to and whom it tells, with the built-in signals and without.
+    fn voices(&self) -> Voices {
+        let (scope, signals, format) = match &self.signals {
+            Some(signals) => (Scope::Process, signals.clone(), LogFormat::Text),
+            None => (Scope::Library, Signals::none(), LogFormat::Silent),
+        };
+        let notifier = self.notifier.clone().unwrap_or_else(|| match scope {
+            Scope::Process => Notifier::from_env(),
+            Scope::Library => Notifier::none(),
+        });
+        let log = Arc::new(Log::new(self.log.unwrap_or(format)));
+        Voices { scope, signals, log, notifier }
     }
 
     /// Finds the service's place and this process's generation in it; asks a predecessor for the service when there is
@@ -372,6 +357,31 @@ impl Builder {
             max_generations: self.max_generations,
         }
     }
+}
+
+/// Whom a life listens to and whom it tells.
+struct Voices {
+    scope: Scope,
+    signals: Signals,
+    log: Arc<Log>,
+    notifier: Notifier,
+}
+
+fn this_program() -> Result<Program, Error> {
+    Program::of_this_process().map_err(|error| Error::io("find", "this program", error))
+}
+
+/// Starts the task that upgrades and gives the way to it.
+fn upgrade_with(
+    runtime: &tokio::runtime::Handle,
+    parts: Parts,
+    from_control: mpsc::UnboundedReceiver<FromControl>,
+) -> mpsc::Sender<Event> {
+    let (events, received) = mpsc::channel(EVENTS);
+    let upgrader = Upgrader::new(parts, received, events.downgrade());
+    drop(runtime.spawn(upgrader.run()));
+    drop(runtime.spawn(upgrade::forward(from_control, events.downgrade())));
+    events
 }
 
 /// This process's place among the generations of its service.

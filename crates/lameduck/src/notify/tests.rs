@@ -10,14 +10,14 @@ use crate::log::{Log, LogFormat};
 /// How long a message may take to arrive.
 const ARRIVES: Duration = Duration::from_secs(5);
 
-/// A manager: a datagram socket with an abstract name of its own.
-struct Manager {
+/// A service manager's end: a datagram socket with an abstract name of its own.
+struct Superior {
     name: String,
     socket: UnixDatagram,
 }
 
-impl Manager {
-    fn new() -> Manager {
+impl Superior {
+    fn new() -> Superior {
         use std::os::linux::net::SocketAddrExt;
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -25,7 +25,7 @@ impl Manager {
         let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         socket.set_read_timeout(Some(ARRIVES)).unwrap();
-        Manager { name: format!("@{name}"), socket }
+        Superior { name: format!("@{name}"), socket }
     }
 
     fn notifier(&self) -> Notifier {
@@ -78,7 +78,7 @@ fn notifier(variables: &[(&str, &str)]) -> Notifier {
     Notifier::from_variables(|name| find(name).map(|(_, value)| OsString::from(*value)), 4711)
 }
 
-fn teller(manager: &Manager, now: Instant) -> Teller {
+fn teller(manager: &Superior, now: Instant) -> Teller {
     Teller::new(manager.notifier(), Arc::new(Log::new(LogFormat::Silent)), now)
 }
 
@@ -144,7 +144,7 @@ fn variables_that_make_no_sense_are_named_and_left_out() {
 
 #[test]
 fn the_watchdog_is_for_the_process_it_names() {
-    let manager = Manager::new();
+    let manager = Superior::new();
     let watch = |micros: &str, pid: Option<&str>| {
         let mut variables = vec![("NOTIFY_SOCKET", &*manager.name), ("WATCHDOG_USEC", micros)];
         variables.extend(pid.map(|pid| ("WATCHDOG_PID", pid)));
@@ -167,7 +167,7 @@ fn the_watchdog_is_for_the_process_it_names() {
 
 #[test]
 fn a_message_the_manager_would_drop_is_refused() {
-    let manager = Manager::new();
+    let manager = Superior::new();
     let many = vec![State::Status("x"); MESSAGE_MOST];
     let error = manager.notifier().send(&many).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -176,7 +176,7 @@ fn a_message_the_manager_would_drop_is_refused() {
 
 #[test]
 fn stored_descriptors_arrive_under_their_name() {
-    let manager = Manager::new();
+    let manager = Superior::new();
     let one = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let two = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     manager.notifier().store("web", &[one.as_fd(), two.as_fd()]).unwrap();
@@ -193,7 +193,7 @@ fn stored_descriptors_arrive_under_their_name() {
 
 #[test]
 fn a_name_or_a_number_the_manager_would_refuse_is_refused() {
-    let manager = Manager::new();
+    let manager = Superior::new();
     let notifier = manager.notifier();
     for name in ["", "a:b", "a\nREADY=1", "ä", &"x".repeat(NAME_MOST + 1)] {
         let refused = |sent: io::Result<()>| sent.unwrap_err().kind();
@@ -209,7 +209,7 @@ fn a_name_or_a_number_the_manager_would_refuse_is_refused() {
 
 #[test]
 fn a_barrier_ends_when_all_before_it_is_read() {
-    let manager = Manager::new();
+    let manager = Superior::new();
     let notifier = manager.notifier();
     notifier.send(&[State::Ready]).unwrap();
     let waits = std::thread::spawn(move || notifier.barrier(ARRIVES));
@@ -223,7 +223,7 @@ fn a_barrier_ends_when_all_before_it_is_read() {
 
 #[test]
 fn a_barrier_nobody_reads_ends_at_its_bound() {
-    let manager = Manager::new();
+    let manager = Superior::new();
     let timed_out = |waited: io::Result<()>| waited.unwrap_err().kind() == io::ErrorKind::TimedOut;
     assert!(timed_out(manager.notifier().barrier(Duration::from_millis(20))));
     manager.fill();
@@ -232,7 +232,7 @@ fn a_barrier_nobody_reads_ends_at_its_bound() {
 
 #[test]
 fn a_full_queue_delays_what_the_manager_acts_on_and_keeps_its_order() {
-    let (manager, now) = (Manager::new(), Instant::now());
+    let (manager, now) = (Superior::new(), Instant::now());
     let mut teller = teller(&manager, now);
     let filled = manager.fill();
     teller.ready(now);
@@ -252,7 +252,7 @@ fn a_full_queue_delays_what_the_manager_acts_on_and_keeps_its_order() {
 
 #[test]
 fn what_waits_for_a_full_queue_is_bounded() {
-    let (manager, now) = (Manager::new(), Instant::now());
+    let (manager, now) = (Superior::new(), Instant::now());
     let mut teller = teller(&manager, now);
     let filled = manager.fill();
     (0..=OWED_MOST).for_each(|number| teller.reloaded(now, &number.to_string()));
@@ -265,15 +265,15 @@ fn what_waits_for_a_full_queue_is_bounded() {
 
 #[test]
 fn a_manager_that_is_gone_fails_nothing_and_one_that_came_back_is_told() {
-    let (manager, now) = (Manager::new(), Instant::now());
+    let (manager, now) = (Superior::new(), Instant::now());
     let mut teller = teller(&manager, now);
-    let Manager { name, socket } = manager;
+    let Superior { name, socket } = manager;
     drop(socket);
     teller.ready(now);
     assert_eq!(teller.due(), None, "not owed: nobody is there to hear it");
     use std::os::linux::net::SocketAddrExt;
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name[1..]).unwrap();
-    let manager = Manager { name, socket: UnixDatagram::bind_addr(&address).unwrap() };
+    let manager = Superior { name, socket: UnixDatagram::bind_addr(&address).unwrap() };
     manager.socket.set_read_timeout(Some(ARRIVES)).unwrap();
     teller.progress(now, "here", None);
     assert_eq!(manager.hears(), "STATUS=here\nEXTEND_TIMEOUT_USEC=5000000");
@@ -281,7 +281,7 @@ fn a_manager_that_is_gone_fails_nothing_and_one_that_came_back_is_told() {
 
 #[test]
 fn after_the_hand_over_only_the_successor_speaks_until_it_is_lost() {
-    let (manager, now) = (Manager::new(), Instant::now());
+    let (manager, now) = (Superior::new(), Instant::now());
     let mut teller = teller(&manager, now);
     teller.reloading(now);
     assert!(manager.hears().starts_with("RELOADING=1\nMONOTONIC_USEC="));
@@ -299,7 +299,7 @@ fn after_the_hand_over_only_the_successor_speaks_until_it_is_lost() {
 
 #[test]
 fn a_stop_asks_for_no_more_time_than_its_deadline_needs() {
-    let (manager, now) = (Manager::new(), Instant::now());
+    let (manager, now) = (Superior::new(), Instant::now());
     let mut teller = teller(&manager, now);
     let micros = |time: Duration| format!("STATUS=x\nEXTEND_TIMEOUT_USEC={}", time.as_micros());
     let second = Duration::from_secs(1);
@@ -320,7 +320,7 @@ fn a_stop_asks_for_no_more_time_than_its_deadline_needs() {
 
 #[test]
 fn the_watchdog_hears_only_answers_of_the_runtime() {
-    let (manager, now) = (Manager::new(), Instant::now());
+    let (manager, now) = (Superior::new(), Instant::now());
     let watched = notifier(&[("NOTIFY_SOCKET", &manager.name), ("WATCHDOG_USEC", "2000000")]);
     let mut teller = Teller::new(watched, Arc::new(Log::new(LogFormat::Silent)), now);
     let second = Duration::from_secs(1);

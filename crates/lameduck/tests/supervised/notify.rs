@@ -15,25 +15,25 @@ use rustix::process::Signal;
 use crate::process::{BOUND, Running, answer, ask, connect, example, get};
 
 /// The service manager's end.
-struct Manager {
+struct Superior {
     socket: UnixDatagram,
     variable: OsString,
     path: Option<PathBuf>,
 }
 
-impl Manager {
+impl Superior {
     /// On an abstract name; `test` keeps it apart from other tests.
-    fn with_name(test: &str) -> Manager {
+    fn with_name(test: &str) -> Superior {
         let name = format!("lameduck-{test}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        Manager { socket, variable: format!("@{name}").into(), path: None }
+        Superior { socket, variable: format!("@{name}").into(), path: None }
     }
 
-    fn with_path(test: &str) -> Manager {
+    fn with_path(test: &str) -> Superior {
         let path = std::env::temp_dir().join(format!("lameduck-{test}-{}", std::process::id()));
         let socket = UnixDatagram::bind(&path).unwrap();
-        Manager { socket, variable: path.clone().into(), path: Some(path) }
+        Superior { socket, variable: path.clone().into(), path: Some(path) }
     }
 
     fn hears_within(&self, bound: Duration) -> Option<String> {
@@ -62,7 +62,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for Superior {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // In the directory for such files; at worst it is cleaned with it.
@@ -71,9 +71,9 @@ impl Drop for Manager {
     }
 }
 
-/// `ten_lines` under a manager, and its address.
-fn ten_lines(notify_socket: &OsStr, more: &[(&str, &str)]) -> (Running, String) {
-    let mut command = Command::new(example("ten_lines"));
+/// `notified` under a manager, and its address.
+fn notified(notify_socket: &OsStr, more: &[(&str, &str)]) -> (Running, String) {
+    let mut command = Command::new(example("notified"));
     command.arg("127.0.0.1:0").env("NOTIFY_SOCKET", notify_socket);
     command.envs(more.iter().copied());
     let mut service = Running::start(&mut command);
@@ -81,8 +81,8 @@ fn ten_lines(notify_socket: &OsStr, more: &[(&str, &str)]) -> (Running, String) 
     (service, address)
 }
 
-fn check_start_and_stop(manager: &Manager) {
-    let (service, _) = ten_lines(&manager.variable, &[]);
+fn check_start_and_stop(manager: &Superior) {
+    let (service, _) = notified(&manager.variable, &[]);
     assert_eq!(manager.hears(), "READY=1\nSTATUS=serving");
     service.signal(Signal::TERM);
     let stopping = "STOPPING=1\nSTATUS=stopping (SIGTERM): waiting for nothing (9.000 s left)\n\
@@ -99,18 +99,18 @@ fn check_start_and_stop(manager: &Manager) {
 
 #[test]
 fn a_manager_at_a_path_hears_start_and_stop_in_order() {
-    check_start_and_stop(&Manager::with_path("start-stop"));
+    check_start_and_stop(&Superior::with_path("start-stop"));
 }
 
 #[test]
 fn a_manager_with_an_abstract_name_hears_start_and_stop_in_order() {
-    check_start_and_stop(&Manager::with_name("start-stop"));
+    check_start_and_stop(&Superior::with_name("start-stop"));
 }
 
 #[test]
 fn a_long_stop_says_what_it_waits_for_and_asks_for_time() {
-    let manager = Manager::with_name("long-stop");
-    let (service, address) = ten_lines(&manager.variable, &[]);
+    let manager = Superior::with_name("long-stop");
+    let (service, address) = notified(&manager.variable, &[]);
     assert_eq!(manager.hears(), "READY=1\nSTATUS=serving");
     let mut client = connect(&address);
     // The answer takes 2 s.
@@ -134,8 +134,8 @@ fn a_long_stop_says_what_it_waits_for_and_asks_for_time() {
 
 #[test]
 fn a_cut_stop_says_what_was_cut() {
-    let manager = Manager::with_name("cut-stop");
-    let (service, address) = ten_lines(&manager.variable, &[]);
+    let manager = Superior::with_name("cut-stop");
+    let (service, address) = notified(&manager.variable, &[]);
     assert_eq!(manager.hears(), "READY=1\nSTATUS=serving");
     let mut client = connect(&address);
     ask(&mut client, "/a");
@@ -151,8 +151,8 @@ fn a_cut_stop_says_what_was_cut() {
 
 #[test]
 fn a_reload_is_answered_though_there_is_nothing_to_reload() {
-    let manager = Manager::with_name("reload");
-    let (service, address) = ten_lines(&manager.variable, &[]);
+    let manager = Superior::with_name("reload");
+    let (service, address) = notified(&manager.variable, &[]);
     assert_eq!(manager.hears(), "READY=1\nSTATUS=serving");
     service.signal(Signal::HUP);
     let reloading = manager.hears();
@@ -164,8 +164,8 @@ fn a_reload_is_answered_though_there_is_nothing_to_reload() {
 
 #[test]
 fn a_watched_service_says_that_it_is_alive() {
-    let manager = Manager::with_name("watched");
-    let (_service, _) = ten_lines(&manager.variable, &[("WATCHDOG_USEC", "100000")]);
+    let manager = Superior::with_name("watched");
+    let (_service, _) = notified(&manager.variable, &[("WATCHDOG_USEC", "100000")]);
     let heard: Vec<String> = (0..6).map(|_| manager.hears()).collect();
     let alive = heard.iter().filter(|text| *text == "WATCHDOG=1").count();
     assert_eq!(alive, 5, "and once that it is ready: {heard:?}");
@@ -173,9 +173,9 @@ fn a_watched_service_says_that_it_is_alive() {
 
 #[test]
 fn a_watchdog_of_another_process_is_left_alone() {
-    let manager = Manager::with_name("not-watched");
+    let manager = Superior::with_name("not-watched");
     let variables = [("WATCHDOG_USEC", "10000"), ("WATCHDOG_PID", "1")];
-    let (service, _) = ten_lines(&manager.variable, &variables);
+    let (service, _) = notified(&manager.variable, &variables);
     assert_eq!(manager.hears(), "READY=1\nSTATUS=serving");
     assert_eq!(manager.hears_within(Duration::from_millis(100)), None);
     service.signal(Signal::TERM);
@@ -184,7 +184,7 @@ fn a_watchdog_of_another_process_is_left_alone() {
 
 #[test]
 fn a_blocked_runtime_is_not_called_alive() {
-    let manager = Manager::with_name("blocked");
+    let manager = Superior::with_name("blocked");
     let allowed = Duration::from_millis(100);
     let variable = manager.variable.clone();
     let (block, blocks) = mpsc::channel::<()>();
@@ -226,7 +226,7 @@ fn a_blocked_runtime_is_not_called_alive() {
 
 #[test]
 fn a_manager_that_is_not_there_is_named_once_and_harms_nothing() {
-    let (mut service, address) = ten_lines(OsStr::new("/nonexistent/notify"), &[]);
+    let (mut service, address) = notified(OsStr::new("/nonexistent/notify"), &[]);
     service.says("failed to tell the service manager at /nonexistent/notify: ");
     assert!(get(connect(&address), "/b").ends_with("b\n"));
     service.signal(Signal::TERM);
@@ -238,7 +238,7 @@ fn a_manager_that_is_not_there_is_named_once_and_harms_nothing() {
 
 #[test]
 fn a_notify_socket_that_makes_no_sense_is_named_and_ignored() {
-    let mut command = Command::new(example("ten_lines"));
+    let mut command = Command::new(example("notified"));
     let mut service = Running::start(command.arg("127.0.0.1:0").env("NOTIFY_SOCKET", "vsock:2:1"));
     let problem = service.says("the service manager's ");
     let expected =

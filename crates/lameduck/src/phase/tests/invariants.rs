@@ -208,6 +208,16 @@ impl Witness {
                 self.ends(now, input, outcome, machine.deadline())?;
                 self.outcome = Some(outcome);
             }
+            Action::AdmitSuccessor
+            | Action::RefuseSuccessor(_)
+            | Action::ConfirmSuccessor
+            | Action::Resume => self.see_of_successor(input, action)?,
+        }
+        Ok(())
+    }
+
+    fn see_of_successor(&mut self, input: Input, action: Action) -> Result<(), String> {
+        match action {
             Action::AdmitSuccessor => {
                 law!(self.successor == Successor::None, "6: admits a second successor");
                 let Input::TakeoverAsked { draining } = input else {
@@ -241,6 +251,7 @@ impl Witness {
                 self.told_to_finish = false;
                 self.idle = false;
             }
+            other => return Err(format!("{other:?} is not about a successor")),
         }
         Ok(())
     }

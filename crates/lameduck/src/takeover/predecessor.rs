@@ -1,0 +1,476 @@
+//! Decides for the version in service, in one attempt of another to take over.
+//!
+//! | state | what happens | then | what to do |
+//! |---|---|---|---|
+//! | Greeting | Hello | Asking | ask to admit |
+//! | Greeting | Hello without a common protocol, or [`HELLO_TIMEOUT`](super::HELLO_TIMEOUT) | Over | Refuse, close |
+//! | Asking | turned away | Over | Refuse, close |
+//! | Asking | admitted | Initialising | Offer … |
+//! | Over, before it was admitted | admitted | Over | failed |
+//! | Initialising | Status | Initialising | show progress; wait longer if asked |
+//! | Initialising | Ready | Saving | save state |
+//! | Initialising | Ready with other names, or [`TAKEOVER_TIMEOUT`](super::TAKEOVER_TIMEOUT) | Over | Refuse, failed, close |
+//! | Saving | states saved | Committed | Commit |
+//! | Saving | states not saved, or [`STATE_TIMEOUT`](super::STATE_TIMEOUT) | Over | Refuse, failed, close |
+//! | Initialising, Saving | turned away, or a word out of place | Over | Refuse, failed, close |
+//! | Initialising, Saving, Committed | Refuse, or the successor is gone | Over | failed, close |
+//! | Committed | Accepting | Probation | successor accepting |
+//! | Committed | turned away | Dismissed | Rollback, failed |
+//! | Committed | [`ACCEPTING_TIMEOUT`](super::ACCEPTING_TIMEOUT) | Doomed | Rollback, kill |
+//! | Doomed | gone | Over | failed, close |
+//! | Probation | gone | Over | successor lost, close |
+//! | Probation | Resume, or a rollback is asked for | TakingBack | successor lost |
+//! | Probation | Final | Kept | successor keeps |
+//! | Probation, Kept, TakingBack | confirmed | Final | Final |
+//! | Probation, Kept, TakingBack, Final | turned away | Dismissed | Rollback |
+//! | Probation, Kept, Final | drained | the same | Drained |
+//! | TakingBack | resumed | Dismissed | Rollback |
+//! | TakingBack, Kept, Final, Dismissed | gone | Over | close |
+//!
+//! What is not in the table changes nothing.
+//!
+//! # Invariants
+//!
+//! 1. Until `Accepting` has come nothing is asked for that changes the service: a failed attempt is a no-op.
+//! 2. An attempt that was admitted ends in exactly one [`Action::SuccessorAccepting`] or [`Action::Failed`].
+//! 3. `Commit` is sent once at most, after `Ready` and with all states. Before it an attempt is ended by `Refuse`, after
+//!    it by `Rollback`: a successor without the commit never accepts, one with it may.
+//! 4. As long as a successor that was sent the commit may accept, no [`Action::Failed`] lets another one in. It ends by
+//!    accepting, by its own word, by going, or by being killed.
+//! 5. `Rollback` is sent in probation only after this process accepts again.
+//! 6. Each wait for the successor has a bound with a name, but for its end after a kill, which the kernel owes, and
+//!    probation, which the machine of the phases bounds.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::wire::{
+    Commit, Hello, Message, PROTOCOLS, Ready, Reason, State as SavedState, Status, Why,
+};
+use super::{Inventory, Limits, after};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A message came.
+    Received(Message),
+    /// Something came that is no message; why, for people.
+    Unreadable(String),
+    /// End of file: the successor is gone.
+    Gone,
+    /// The answer to [`Action::AskToAdmit`]: yes, and this is what there is.
+    Admitted(Inventory),
+    /// The answer to [`Action::AskToAdmit`]: no. Later: this process stops, or was itself rolled back.
+    TurnedAway(Why),
+    /// The answer to [`Action::SaveState`]. The driver keeps the descriptors.
+    StateSaved(Vec<SavedState>),
+    /// The answer to [`Action::SaveState`]: it can't be done.
+    StateNotSaved(Why),
+    /// After [`Action::SuccessorLost`]: the accept loops run again.
+    Resumed,
+    /// There is no way back: probation is over, or this process was told to stop. The copies of the listeners are
+    /// closed.
+    Confirmed,
+    /// The operator wants this version back.
+    RollbackAsked(Why),
+    /// No more connections will move.
+    Drained,
+    /// Time passed; nothing else did.
+    Tick,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Send this, with the descriptors it names beside it.
+    Send(Message),
+    /// Ask the machine of the phases whether this successor may start.
+    AskToAdmit(Hello),
+    /// Tell the operator what the successor does.
+    Progress(String),
+    /// Write the states down.
+    SaveState,
+    /// The successor accepts: close the gate by hand-over. It serves these names and bound these addresses.
+    SuccessorAccepting(Ready),
+    /// The successor is gone or gives the service back: accept again if probation is not over.
+    SuccessorLost(Why),
+    /// The successor keeps the service: probation is over.
+    SuccessorKeeps,
+    /// An admitted successor will not take over. Nothing has changed.
+    Failed(Why),
+    /// The successor was told to accept and said nothing: it may accept or not. Kill it; nobody else is admitted until
+    /// it is gone. The operator can be told at once.
+    Kill(Why),
+    /// Close the channel once everything is sent.
+    Close,
+}
+
+/// The name of what bounds the present wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// [`Limits::hello`].
+    Hello,
+    /// [`Limits::takeover`], extended up to [`Limits::longest`].
+    Takeover,
+    /// [`Limits::state`].
+    State,
+    /// [`Limits::accepting`].
+    Accepting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum State {
+    Greeting,
+    Asking,
+    Initialising { longest: Instant },
+    Saving,
+    Committed,
+    Doomed,
+    Probation,
+    Kept,
+    TakingBack,
+    Final,
+    Dismissed,
+    Over,
+}
+
+/// The machine. See the [module](self) for what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Predecessor {
+    limits: Limits,
+    state: State,
+    timer: Option<(Instant, Bound)>,
+    protocol: u16,
+    inventory: Inventory,
+    ready: Ready,
+    /// Why the successor is doomed or the service taken back.
+    why: Option<Why>,
+    actions: VecDeque<Action>,
+}
+
+impl Predecessor {
+    /// A peer has connected, and may do so.
+    pub fn new(now: Instant, limits: Limits) -> Predecessor {
+        Predecessor {
+            state: State::Greeting,
+            timer: Some((after(now, limits.hello), Bound::Hello)),
+            limits,
+            protocol: PROTOCOLS.oldest,
+            inventory: Inventory::default(),
+            ready: Ready::default(),
+            why: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The protocol to write frames in.
+    pub fn protocol(&self) -> u16 {
+        self.protocol
+    }
+
+    /// Whether connections may move to the successor now.
+    pub fn moves_connections(&self) -> bool {
+        matches!(self.state, State::Probation | State::Kept | State::Final)
+    }
+
+    /// Whether the service can be taken back.
+    pub fn has_way_back(&self) -> bool {
+        self.state == State::Probation
+    }
+
+    /// Whether nothing will ever happen here again.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`handle`](Predecessor::handle) with [`Input::Tick`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timer.map(|(at, _)| at)
+    }
+
+    /// What bounds the present wait.
+    pub fn bound(&self) -> Option<Bound> {
+        self.timer.map(|(_, bound)| bound)
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Received(message) => self.received(now, message),
+            Input::Unreadable(text) => self.out_of_place(text),
+            Input::Gone => self.gone(),
+            Input::Admitted(inventory) => self.admitted(now, inventory),
+            Input::TurnedAway(why) => self.turned_away(why),
+            Input::StateSaved(states) => self.state_saved(now, states),
+            Input::StateNotSaved(why) => {
+                if self.state == State::Saving {
+                    self.refuse(why);
+                }
+            }
+            Input::Resumed => {
+                if self.state == State::TakingBack {
+                    let why = self.why.take().unwrap_or_else(|| Why::new(Reason::Operator, ""));
+                    self.dismiss(why);
+                }
+            }
+            Input::Confirmed => self.confirmed(),
+            Input::RollbackAsked(why) => self.take_back(why),
+            Input::Drained => {
+                if self.moves_connections() {
+                    self.send(Message::Drained);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.time_passed(now);
+    }
+
+    fn received(&mut self, now: Instant, message: Message) {
+        match (self.state, message) {
+            (State::Greeting, Message::Hello(hello)) => self.hello(hello),
+            (State::Greeting | State::Asking, Message::Refuse(_)) => self.end(),
+            (State::Initialising { longest }, Message::Status(status)) => {
+                self.status(now, longest, status);
+            }
+            (State::Initialising { .. }, Message::Ready(ready)) => self.ready(now, ready),
+            (
+                State::Initialising { .. } | State::Saving | State::Committed,
+                Message::Refuse(why),
+            ) => {
+                self.fail(why);
+            }
+            (State::Saving, Message::Status(status)) => {
+                self.actions.push_back(Action::Progress(status.text));
+            }
+            (State::Committed, Message::Accepting) => {
+                self.state = State::Probation;
+                self.timer = None;
+                let ready = std::mem::take(&mut self.ready);
+                self.actions.push_back(Action::SuccessorAccepting(ready));
+            }
+            (State::Probation, Message::Resume(why)) => self.take_back(why),
+            (State::Probation, Message::Final) => {
+                self.state = State::Kept;
+                self.actions.push_back(Action::SuccessorKeeps);
+            }
+            (_, message) => {
+                let name = message.kind().name();
+                self.out_of_place(format!("{name} does not belong here"));
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: Hello) {
+        match PROTOCOLS.agree(hello.protocols) {
+            Some(protocol) => {
+                self.protocol = protocol;
+                self.state = State::Asking;
+                self.actions.push_back(Action::AskToAdmit(hello));
+            }
+            None => {
+                let (ours, theirs) = (PROTOCOLS, hello.protocols);
+                let text = format!("this version speaks {ours}, the other {theirs}");
+                self.send(Message::Refuse(Why::new(Reason::Protocol, text)));
+                self.end();
+            }
+        }
+    }
+
+    fn admitted(&mut self, now: Instant, inventory: Inventory) {
+        match self.state {
+            State::Asking => {}
+            // It left, or was sent away, before the answer: whoever admitted it has to hear.
+            State::Over => {
+                self.actions.push_back(Action::Failed(ended("before it was admitted")));
+                return;
+            }
+            State::Greeting
+            | State::Initialising { .. }
+            | State::Saving
+            | State::Committed
+            | State::Doomed
+            | State::Probation
+            | State::Kept
+            | State::TakingBack
+            | State::Final
+            | State::Dismissed => return,
+        }
+        if let Err(why) = inventory.check() {
+            self.refuse(why);
+            return;
+        }
+        for offer in inventory.offers() {
+            self.send(Message::Offer(offer));
+        }
+        self.inventory = inventory;
+        let longest = after(now, self.limits.longest);
+        self.state = State::Initialising { longest };
+        self.timer = Some((after(now, self.limits.takeover).min(longest), Bound::Takeover));
+    }
+
+    fn status(&mut self, now: Instant, longest: Instant, status: Status) {
+        let asked = after(now, status.extend).min(longest);
+        let at = self.poll_timeout().map_or(asked, |at| at.max(asked));
+        self.timer = Some((at, Bound::Takeover));
+        self.actions.push_back(Action::Progress(status.text));
+    }
+
+    fn ready(&mut self, now: Instant, ready: Ready) {
+        match self.inventory.fits(&ready) {
+            Ok(()) => {
+                self.ready = ready;
+                self.state = State::Saving;
+                self.timer = Some((after(now, self.limits.state), Bound::State));
+                self.actions.push_back(Action::SaveState);
+            }
+            Err(why) => self.refuse(why),
+        }
+    }
+
+    fn state_saved(&mut self, now: Instant, states: Vec<SavedState>) {
+        if self.state == State::Saving {
+            self.state = State::Committed;
+            self.timer = Some((after(now, self.limits.accepting), Bound::Accepting));
+            self.send(Message::Commit(Commit { states }));
+        }
+    }
+
+    fn gone(&mut self) {
+        match self.state {
+            State::Greeting | State::Asking => self.end(),
+            State::Initialising { .. } => self.fail(ended("while it was initialising")),
+            State::Saving => self.fail(ended("before the commit")),
+            State::Committed => self.fail(ended("before it accepted")),
+            State::Doomed => {
+                let why = self.why.take();
+                self.fail(why.unwrap_or_else(|| ended("before it accepted")));
+            }
+            State::Probation => {
+                self.actions.push_back(Action::SuccessorLost(ended("in its probation")));
+                self.end();
+            }
+            State::Kept | State::TakingBack | State::Final | State::Dismissed => self.end(),
+            State::Over => {}
+        }
+    }
+
+    fn turned_away(&mut self, why: Why) {
+        match self.state {
+            // Not admitted, so nothing has failed.
+            State::Greeting | State::Asking => {
+                self.send(Message::Refuse(why));
+                self.end();
+            }
+            State::Initialising { .. } | State::Saving => self.refuse(why),
+            State::Committed => {
+                self.actions.push_back(Action::Failed(why.clone()));
+                self.dismiss(why);
+            }
+            State::Probation | State::Kept | State::TakingBack | State::Final => self.dismiss(why),
+            State::Doomed | State::Dismissed | State::Over => {}
+        }
+    }
+
+    fn confirmed(&mut self) {
+        if let State::Probation | State::Kept | State::TakingBack = self.state {
+            self.state = State::Final;
+            self.send(Message::Final);
+        }
+    }
+
+    fn take_back(&mut self, why: Why) {
+        if self.state == State::Probation {
+            self.state = State::TakingBack;
+            self.why = Some(why.clone());
+            self.actions.push_back(Action::SuccessorLost(why));
+        }
+    }
+
+    /// Before the commit a peer that does not keep to the protocol is sent away. After it, it accepts or soon will, and
+    /// ending that for a wrong word would lose what it has in hand.
+    fn out_of_place(&mut self, text: String) {
+        let why = Why::new(Reason::Unexpected, text);
+        match self.state {
+            State::Greeting | State::Asking => {
+                self.send(Message::Refuse(why));
+                self.end();
+            }
+            State::Initialising { .. } | State::Saving => self.refuse(why),
+            State::Committed
+            | State::Doomed
+            | State::Probation
+            | State::Kept
+            | State::TakingBack
+            | State::Final
+            | State::Dismissed
+            | State::Over => {}
+        }
+    }
+
+    fn time_passed(&mut self, now: Instant) {
+        let Some((at, bound)) = self.timer else { return };
+        if now < at {
+            return;
+        }
+        match bound {
+            Bound::Hello => {
+                self.send(Message::Refuse(late("its Hello")));
+                self.end();
+            }
+            Bound::Takeover => self.refuse(late("its initialisation")),
+            Bound::State => {
+                let text = "the predecessor did not save its state in time";
+                self.refuse(Why::new(Reason::TimedOut, text));
+            }
+            Bound::Accepting => {
+                let why = late("the first accept after the commit");
+                self.state = State::Doomed;
+                self.timer = None;
+                self.send(Message::Rollback(why.clone()));
+                self.why = Some(why.clone());
+                self.actions.push_back(Action::Kill(why));
+            }
+        }
+    }
+
+    /// Ends an admitted attempt before the commit.
+    fn refuse(&mut self, why: Why) {
+        self.send(Message::Refuse(why.clone()));
+        self.fail(why);
+    }
+
+    fn fail(&mut self, why: Why) {
+        self.actions.push_back(Action::Failed(why));
+        self.end();
+    }
+
+    /// Sends a successor away that has the commit. It finishes what it took; its end of file ends the attempt.
+    fn dismiss(&mut self, why: Why) {
+        self.state = State::Dismissed;
+        self.timer = None;
+        self.send(Message::Rollback(why));
+    }
+
+    fn end(&mut self) {
+        self.state = State::Over;
+        self.timer = None;
+        self.actions.push_back(Action::Close);
+    }
+
+    fn send(&mut self, message: Message) {
+        self.actions.push_back(Action::Send(message));
+    }
+}
+
+fn ended(when: &str) -> Why {
+    Why::new(Reason::Failed, format!("the successor ended {when}"))
+}
+
+fn late(what: &str) -> Why {
+    Why::new(Reason::TimedOut, format!("the successor took too long for {what}"))
+}
