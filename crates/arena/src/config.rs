@@ -1,8 +1,10 @@
 //! What can be chosen about a run of the service.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lameduck::LogFormat;
+use lameduck::lifecycle::{MAX_GENERATIONS, PROBATION};
 
 use crate::store::DatabaseUrl;
 
@@ -13,6 +15,15 @@ pub enum Grace {
     Limited(Duration),
     /// As long as work lasts.
     Unlimited,
+}
+
+/// Whether this start takes the service over from one that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// When the running service started this process.
+    WhenAsked,
+    /// In any case, from whoever answers on the control socket.
+    Always,
 }
 
 /// Everything that can be chosen; the [`Default`] is what `lameduck serve` does without a flag.
@@ -32,6 +43,16 @@ pub struct Config {
     pub linger: Duration,
     /// How long `GET /a` waits.
     pub slow: Duration,
+    /// Where operators and successors find this service; without it there is no upgrade.
+    pub control: Option<PathBuf>,
+    /// Whether this start takes the service over from one that runs.
+    pub takeover: Takeover,
+    /// How long a successor's death gives the service back.
+    pub probation: Duration,
+    /// How long work may go on after a successor has taken over.
+    pub upgrade_grace: Grace,
+    /// Older generations that may still finish their work when the next upgrade begins.
+    pub max_generations: usize,
     /// How the log is written.
     pub log: LogFormat,
     /// What `GET /version` tells.
@@ -48,6 +69,11 @@ impl Default for Config {
             lame_duck: Duration::ZERO,
             linger: Duration::from_millis(250),
             slow: Duration::from_secs(9),
+            control: None,
+            takeover: Takeover::WhenAsked,
+            probation: PROBATION,
+            upgrade_grace: Grace::Unlimited,
+            max_generations: MAX_GENERATIONS,
             log: LogFormat::Text,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -2,7 +2,7 @@
 //!
 //! It counts (`GET /a` after a while, `GET /b` at once), takes orders that are acknowledged only once they are
 //! committed (`POST /orders`), and moves bytes both ways (`POST /upload`, `GET /download`). Nothing of that is lost
-//! when it is stopped, and [`run`] shows how little a service has to do for it.
+//! when it is stopped or upgraded, and [`run`] shows how little a service has to do for it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<lameduck::Exit, arena::Error> {
@@ -20,6 +20,6 @@ pub mod routes;
 mod service;
 pub mod store;
 
-pub use config::{Config, Grace};
+pub use config::{Config, Grace, Takeover};
 pub use error::Error;
 pub use service::run;

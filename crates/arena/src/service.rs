@@ -1,8 +1,9 @@
 //! The whole service on a lifecycle: what a program has to do so that its stop loses nothing.
 //!
-//! The order of the start is the order in which things can go wrong without leaving anything behind: sockets first
-//! (an address in use must not cost a database file), then the database, then what uses it. The order of the stop is
-//! the reverse and is said by name: `counter` and `orders` use `database`.
+//! The order of the start is the order in which things can go wrong without leaving anything behind: a predecessor's
+//! offer first (its sockets must not be found in use), then sockets (an address in use must not cost a database file),
+//! then the database, then what uses it. The order of the stop is the reverse and is said by name: `counter` and
+//! `orders` use `database`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use lameduck::{Exit, Lifecycle, Listener};
 use tokio::time::timeout;
 
-use crate::config::{Config, Grace};
-use crate::counter::Counter;
+use crate::config::{Config, Grace, Takeover};
+use crate::counter::{self, Counter};
 use crate::orders::Orders;
 use crate::routes::{App, router};
 use crate::store::{Store, StoreError};
@@ -19,9 +20,6 @@ use crate::{Error, metrics};
 
 /// How long a database may still take to open, and again to close, once a stop came during the start.
 const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
-
-/// The generation of a process that took nothing over from another one.
-const FIRST_GENERATION: u64 = 1;
 
 /// Runs the service until it has stopped, and tells how that went.
 ///
@@ -76,10 +74,25 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
         .lame_duck(config.lame_duck)
         .linger(config.linger)
         .log_format(config.log)
+        .probation(config.probation)
+        .max_generations(config.max_generations)
         .version(&config.version);
     let builder = match config.grace {
         Grace::Limited(grace) => builder.grace_period(grace),
         Grace::Unlimited => builder.no_deadline(),
+    };
+    let builder = match config.upgrade_grace {
+        Grace::Limited(grace) => builder.upgrade_grace(grace),
+        // What the library does when nothing is said.
+        Grace::Unlimited => builder,
+    };
+    let builder = match &config.control {
+        Some(path) => builder.control(path),
+        None => builder,
+    };
+    let builder = match config.takeover {
+        Takeover::Always => builder.take_over(),
+        Takeover::WhenAsked => builder,
     };
     builder.start().map_err(refused)
 }
@@ -121,13 +134,15 @@ impl Sockets {
 /// Opens the database and what lives on it, and says in which order they close.
 async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
     let store = Store::open(&config.database).await?;
-    let last = Counter::stored(&store).await.map_err(unreadable)?;
+    let stored = Counter::stored(&store).await.map_err(unreadable)?;
+    // Begun here or left by a predecessor: it is counted on in either case.
+    let (home, _) = life.cells(counter::NAME, counter::VERSION, counter::CELLS).map_err(refused)?;
     let app = App {
-        counter: Arc::new(Counter::continue_from(last, store.clone())),
+        counter: Arc::new(Counter::continue_in(home, stored, store.clone())),
         orders: Arc::new(Orders::start(store.clone())),
         slow: config.slow,
         version: config.version.as_str().into(),
-        generation: FIRST_GENERATION,
+        generation: life.generation(),
     };
     // No budgets of their own: a budget is taken from the time that requests have to finish, and these three take
     // milliseconds. Cut short they lose nothing that was acknowledged, since every acknowledged order is committed.

@@ -73,12 +73,13 @@ impl Complaint {
 
     /// Says in two lines what the argument parser says in a paragraph.
     ///
-    /// `variable` finds the environment variable a flag's value came from, if it did not come from the command line.
+    /// `help` says where the flags are listed; `variable` finds the environment variable a flag's value came from, if
+    /// it did not come from the command line.
     pub fn from_arguments(
         error: &clap::Error,
+        help: &str,
         variable: impl Fn(&str, &str) -> Option<String>,
     ) -> Self {
-        let help = "`lameduck serve --help` lists the flags";
         let flag = text(error, ContextKind::InvalidArg).map(first_word).unwrap_or_default();
         let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
         let (source, given) = match variable(&flag, &value) {
@@ -117,6 +118,10 @@ impl Complaint {
                 let odd = odd.map_or_else(|| "an argument".into(), |odd| format!("{odd:?}"));
                 Self::usage(format!("{odd}: not UTF-8"), help)
             }
+            ErrorKind::MissingRequiredArgument if flag == "--control" => Self::usage(
+                "--control is missing: which service?",
+                "write --control PATH, or set LAMEDUCK_CONTROL, as its `lameduck serve` has it",
+            ),
             ErrorKind::ArgumentConflict => {
                 Self::usage(format!("{flag} is given twice"), "give it once")
             }

@@ -1,10 +1,11 @@
 //! The command line, and the same by environment variables.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use arena::store::DatabaseUrl;
-use arena::{Config, Grace};
+use arena::{Config, Grace, Takeover};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lameduck::LogFormat;
@@ -16,23 +17,42 @@ use crate::duration;
 
 /// More worker threads than this are a typing mistake.
 const THREADS_LIMIT: usize = 1024;
+/// More generations than this at once are a typing mistake: each is a whole process.
+const GENERATIONS_LIMIT: usize = 64;
 
-/// What `--help` tells after the flags; signals and codes come from the library that acts on them.
-fn after_help() -> String {
-    let signals = Signals::default();
-    let codes = [
+/// The codes of a service's end; `stop` ends with the one of the service it stopped.
+fn codes_of_a_stop() -> String {
+    codes(&[
         (OK.to_string(), "everything finished"),
         (FAILED.to_string(), "it could not start or run, or something failed on the way out"),
         (USAGE.to_string(), "the command line cannot be used"),
         (DEADLINE.to_string(), "the deadline cut work, which the report names"),
         ("128+n".to_owned(), "ended at once by signal n"),
-    ];
-    let codes = codes.map(|(code, meaning)| format!("  {code:<8} {meaning}")).join("\n");
+    ])
+}
+
+/// The codes of a command that asks a running service.
+fn codes_of_asking(done: &str, not_done: &str) -> String {
+    codes(&[
+        (OK.to_string(), done),
+        (FAILED.to_string(), not_done),
+        (USAGE.to_string(), "the command line cannot be used"),
+    ])
+}
+
+fn codes(table: &[(String, &str)]) -> String {
+    let lines = table.iter().map(|(code, meaning)| format!("  {code:<8} {meaning}"));
+    format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// What `serve --help` tells after the flags; signals and codes come from the library that acts on them.
+fn after_serve() -> String {
     format!(
         "Durations are whole numbers with a unit: 250ms, 9s, 1m30s, 1h.\n\
-         Each flag can also be set by its environment variable; the command line wins.\n\n\
-         Signals:\n{signals}\n\
-         Exit codes:\n{codes}"
+         A flag that names an environment variable can also be set by it; the command line wins.\n\n\
+         Signals:\n{}\n{}",
+        Signals::default(),
+        codes_of_a_stop()
     )
 }
 
@@ -48,10 +68,72 @@ pub struct Flags {
 pub enum Command {
     /// Runs the reference service: a counter, orders and transfers over HTTP/1.1 and HTTP/2.
     Serve(Serve),
+    /// Starts a running service's program anew and hands the service over to it, connections included.
+    Upgrade(Upgrade),
+    /// Takes the service back from a new generation that is still in its probation.
+    Rollback(Rollback),
+    /// Stops a running service gracefully and waits for its end.
+    Stop(Stop),
+    /// Tells what each generation of a running service is doing.
+    Status(Status),
+}
+
+/// Where a running service is asked.
+#[derive(Debug, Args)]
+pub struct Control {
+    /// Asks the service with this control socket: what `lameduck serve --control` was given.
+    #[arg(long = "control", value_name = "PATH", env = "LAMEDUCK_CONTROL")]
+    pub path: PathBuf,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = after_help())]
+#[command(after_help = codes_of_asking(
+    "the new generation accepts; its number and process are on standard output",
+    "nothing has changed; the reason and the new process's last lines are on standard error",
+))]
+pub struct Upgrade {
+    #[command(flatten)]
+    pub control: Control,
+
+    /// Waits for an upgrade that is under way instead of being refused.
+    #[arg(long)]
+    pub queue: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = codes_of_asking(
+    "the previous generation serves again",
+    "nothing has changed: there is no way back, or nobody answered",
+))]
+pub struct Rollback {
+    #[command(flatten)]
+    pub control: Control,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = codes_of_a_stop())]
+pub struct Stop {
+    #[command(flatten)]
+    pub control: Control,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = codes_of_asking("the service answered", "nobody answered, or no more"))]
+pub struct Status {
+    #[command(flatten)]
+    pub control: Control,
+
+    /// Prints one JSON object in one line.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Prints it again each second, until the service is gone.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after_serve())]
 pub struct Serve {
     /// Listens on this address; repeat it for several. IP:PORT, [IPV6]:PORT or unix:PATH.
     #[arg(
@@ -92,6 +174,30 @@ pub struct Serve {
           allow_hyphen_values = true, value_parser = by(duration::parse))]
     pub slow: Duration,
 
+    /// Can be upgraded and asked here: a socket in a directory of this user alone, which is made if it is missing.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_CONTROL")]
+    pub control: Option<PathBuf>,
+
+    // No variable: a process that a running service starts takes over without being told.
+    /// Takes the service over from whoever answers on the control socket.
+    #[arg(long, requires = "control")]
+    pub takeover: bool,
+
+    /// Gives the service back if the new generation of an upgrade dies this soon.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_PROBATION", default_value = "10s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub probation: Duration,
+
+    /// Cuts work that lasts longer than this after an upgrade; `unlimited` lets it end on its own generation.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_UPGRADE_GRACE", default_value = "unlimited",
+          allow_hyphen_values = true, value_parser = by(grace))]
+    pub upgrade_grace: Grace,
+
+    /// Refuses an upgrade while this many older generations still finish their work.
+    #[arg(long, value_name = "N", env = "LAMEDUCK_MAX_GENERATIONS", default_value = "4",
+          allow_hyphen_values = true, value_parser = by(generations))]
+    pub max_generations: usize,
+
     /// Writes the log and the report as lines for people, or as one JSON object a line.
     #[arg(long, value_name = "FORMAT", env = "LAMEDUCK_LOG", default_value = "text")]
     pub log: Format,
@@ -117,6 +223,11 @@ impl From<Serve> for Config {
             lame_duck: flags.lame_duck,
             linger: flags.linger,
             slow: flags.slow,
+            control: flags.control,
+            takeover: if flags.takeover { Takeover::Always } else { Takeover::WhenAsked },
+            probation: flags.probation,
+            upgrade_grace: flags.upgrade_grace,
+            max_generations: flags.max_generations,
             log: match flags.log {
                 Format::Text => LogFormat::Text,
                 Format::Json => LogFormat::Json,
@@ -137,8 +248,19 @@ pub enum Early {
 pub fn read() -> Result<Flags, Early> {
     Flags::try_parse().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Early::Answer(error),
-        _ => Early::Complaint(Complaint::from_arguments(&error, variable_behind)),
+        _ => Early::Complaint(Complaint::from_arguments(&error, &help(), variable_behind)),
     })
+}
+
+/// Where the flags of the command that was given are listed.
+fn help() -> String {
+    let given = std::env::args().nth(1).unwrap_or_default();
+    let known =
+        Flags::command().find_subcommand(given).map(|command| command.get_name().to_owned());
+    match known {
+        Some(name) => format!("`lameduck {name} --help` lists the flags"),
+        None => "`lameduck --help` lists the commands".to_owned(),
+    }
 }
 
 /// The environment variable that gave `flag` this value, unless the command line names the flag.
@@ -174,11 +296,16 @@ fn grace(text: &str) -> Result<Grace, BadValue> {
 }
 
 fn threads(text: &str) -> Result<usize, BadValue> {
-    let number = text.parse().ok().filter(|threads| (1..=THREADS_LIMIT).contains(threads));
-    number.ok_or_else(|| {
-        let hint = format!("write a whole number from 1 to {THREADS_LIMIT}");
-        BadValue::new("not a number of threads", hint)
-    })
+    number(text, THREADS_LIMIT, "not a number of threads")
+}
+
+fn generations(text: &str) -> Result<usize, BadValue> {
+    number(text, GENERATIONS_LIMIT, "not a number of generations")
+}
+
+fn number(text: &str, limit: usize, problem: &str) -> Result<usize, BadValue> {
+    let number = text.parse().ok().filter(|number| (1..=limit).contains(number));
+    number.ok_or_else(|| BadValue::new(problem, format!("write a whole number from 1 to {limit}")))
 }
 
 #[cfg(test)]
@@ -187,7 +314,9 @@ mod tests {
 
     #[test]
     fn without_a_flag_the_service_runs_by_its_own_defaults() {
-        let Command::Serve(serve) = Flags::parse_from(["lameduck", "serve"]).command;
+        let Command::Serve(serve) = Flags::parse_from(["lameduck", "serve"]).command else {
+            panic!("`serve` is read as another command");
+        };
         let version = Config::default().version;
         assert_eq!(
             format!("{:?}", Config::from(serve)),

@@ -6,7 +6,9 @@
 mod complaint;
 mod duration;
 mod flags;
+mod operate;
 mod serve;
+mod status;
 
 use std::process::ExitCode;
 
@@ -15,7 +17,11 @@ use flags::{Command, Early};
 fn main() -> ExitCode {
     let result = match flags::read() {
         Ok(flags) => match flags.command {
-            Command::Serve(serve) => serve::run(serve),
+            Command::Serve(flags) => serve::run(flags),
+            Command::Upgrade(flags) => operate::upgrade(&flags),
+            Command::Rollback(flags) => operate::rollback(&flags),
+            Command::Stop(flags) => operate::stop(&flags),
+            Command::Status(flags) => status::run(&flags),
         },
         Err(Early::Answer(answer)) => {
             // A closed pipe (`| head`) has read what it wanted.

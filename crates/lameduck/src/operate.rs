@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::wire::{Command, Message};
+use crate::upgrade::LAST_WORDS_FOLLOW;
 
 /// How long a service may take to take in a command.
 pub const ASK: Duration = Duration::from_secs(5);
@@ -55,6 +56,21 @@ pub struct Answer {
     pub code: u8,
     /// All parts of the answer.
     pub text: String,
+}
+
+impl Answer {
+    /// A refusal's reason, and the last lines that a failed successor wrote; these are empty where there are none.
+    ///
+    /// ```
+    /// let text = "it exited with code 1; its last words: error: no such database\nhint: create it".to_owned();
+    /// let answer = lameduck::operate::Answer { code: lameduck::exit::FAILED, text };
+    /// let (reason, last_words) = answer.reason();
+    /// assert_eq!(reason, "it exited with code 1");
+    /// assert_eq!(last_words.lines().count(), 2);
+    /// ```
+    pub fn reason(&self) -> (&str, &str) {
+        self.text.split_once(LAST_WORDS_FOLLOW).unwrap_or((&self.text, ""))
+    }
 }
 
 /// Asks the service whose control socket is `control`.

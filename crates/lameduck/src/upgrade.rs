@@ -52,6 +52,9 @@ pub const KILL_AFTER: Duration = Duration::from_secs(5);
 /// What of a failed successor's last words is told.
 pub const LAST_WORDS: usize = 2_048;
 
+/// What stands between the reason of a failure and those words.
+pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
+
 /// Upgrades that may wait for the one under way.
 pub const QUEUED: usize = 16;
 
@@ -719,7 +722,7 @@ impl Upgrader {
             process.end();
             let words = process.last_words();
             if !words.is_empty() {
-                told = format!("{told}; its last words: {words}");
+                told = format!("{told}{LAST_WORDS_FOLLOW}{words}");
             }
         }
         self.parts.control.send(ToControl::Input(Input::TakeoverFailed));

@@ -42,8 +42,8 @@ pub struct App {
     pub slow: Duration,
     /// The version `GET /version` tells.
     pub version: Arc<str>,
-    /// How many upgrades this process is away from the first one, which is 1.
-    pub generation: u64,
+    /// This process's place in the chain of upgrades; the first is 1.
+    pub generation: u32,
 }
 
 /// All routes of the service.
@@ -76,7 +76,7 @@ pub fn router(app: &App) -> Router {
 #[derive(Serialize)]
 struct Version<'a> {
     version: &'a str,
-    generation: u64,
+    generation: u32,
     pid: u32,
 }
 

@@ -2,15 +2,29 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arena::counter::{Counter, FLUSH_EVERY};
 use arena::store::Store;
+use lameduck::shared::Cells;
 
 use crate::databases::Database;
 
+/// Where no generation has counted yet.
+pub fn fresh_home() -> Cells {
+    let life = lameduck::Lifecycle::builder().without_signals().start().unwrap();
+    let (home, _) =
+        life.cells(arena::counter::NAME, arena::counter::VERSION, arena::counter::CELLS).unwrap();
+    home
+}
+
 async fn counter(store: &Store) -> Counter {
-    Counter::continue_from(Counter::stored(store).await.unwrap(), store.clone())
+    counter_in(fresh_home(), store).await
+}
+
+async fn counter_in(home: Cells, store: &Store) -> Counter {
+    Counter::continue_in(home, Counter::stored(store).await.unwrap(), store.clone())
 }
 
 async fn continues_after_a_stop(database: Database) {
@@ -55,7 +69,10 @@ async fn a_stored_value_never_goes_down() {
 async fn what_a_predecessor_handed_over_is_stored_without_a_request() {
     let database = Database::sqlite();
     let store = database.open().await;
-    let counter = Counter::continue_from(41, store.clone());
+    let home = fresh_home();
+    home.get(0).store(41, Ordering::Relaxed);
+    let counter = counter_in(home, &store).await;
+    assert_eq!(counter.current(), 41);
     counter.close().await.unwrap();
     assert_eq!(store.counter("requests").await.unwrap(), 41);
     store.close().await.unwrap();
@@ -100,4 +117,25 @@ async fn no_number_is_given_out_twice() {
     assert_eq!(counter.current(), 4000);
     counter.close().await.unwrap();
     store.close().await.unwrap();
+}
+
+/// The old generation's last flush comes after the new one has counted on, and takes nothing back.
+#[tokio::test]
+async fn two_generations_count_on_together_and_the_larger_value_stays() {
+    for database in [Database::sqlite(), Database::postgres()] {
+        let (old_store, new_store) = (database.open().await, database.open().await);
+        let home = fresh_home();
+        let old = counter_in(home.clone(), &old_store).await;
+        assert_eq!((old.next(), old.next()), (1, 2));
+        let new = counter_in(home, &new_store).await;
+        assert_eq!((new.next(), old.next(), new.next()), (3, 4, 5));
+        new.close().await.unwrap();
+        assert_eq!(old.next(), 6);
+        old.close().await.unwrap();
+        assert_eq!(Counter::stored(&new_store).await.unwrap(), 6);
+        new_store.raise_counter("requests", 5).await.unwrap();
+        assert_eq!(Counter::stored(&old_store).await.unwrap(), 6);
+        old_store.close().await.unwrap();
+        new_store.close().await.unwrap();
+    }
 }

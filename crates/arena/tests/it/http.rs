@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower_service::Service as _;
 
+use crate::counter::fresh_home;
 use crate::databases::Database;
 
 struct Service {
@@ -29,7 +30,7 @@ impl Service {
         let database = Database::sqlite();
         let store = database.open().await;
         let app = App {
-            counter: Arc::new(Counter::continue_from(0, store.clone())),
+            counter: Arc::new(Counter::continue_in(fresh_home(), 0, store.clone())),
             orders: Arc::new(Orders::start(store.clone())),
             slow: Duration::from_millis(30),
             version: "1.2.3".into(),

@@ -1,0 +1,163 @@
+//! `lameduck upgrade`, `rollback` and `stop`: ask a running service, wait, and end with what came of it.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lameduck::exit;
+use lameduck::operate::{Answer, Verb};
+use serde_json::Value;
+
+use crate::complaint::Complaint;
+use crate::flags::{Rollback, Stop, Upgrade};
+
+/// Hands the service over to its program, started anew.
+pub fn upgrade(flags: &Upgrade) -> Result<ExitCode, Complaint> {
+    let arguments: &[String] = if flags.queue { &["queue".to_owned()] } else { &[] };
+    let answer = ask(&flags.control.path, Verb::Upgrade, arguments)?;
+    match (answer.code, serde_json::from_str::<Value>(&answer.text)) {
+        (exit::OK, Ok(successor)) => {
+            print(&format!(
+                "Upgraded: generation {}, pid {}\n",
+                successor["generation"], successor["pid"]
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            let (reason, last_words) = answer.reason();
+            quote(last_words);
+            Err(Complaint::failed(
+                format!("upgrade failed: {reason}"),
+                "nothing has changed: mend what it says, then upgrade again",
+            ))
+        }
+    }
+}
+
+/// Gives the service back to the generation before.
+pub fn rollback(flags: &Rollback) -> Result<ExitCode, Complaint> {
+    let answer = ask(&flags.control.path, Verb::Rollback, &[])?;
+    if answer.code == exit::OK {
+        print("Rolled back: the previous generation serves again\n");
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Complaint::failed(
+        format!("rollback failed: {}", answer.text),
+        "nothing has changed; upgrade to the program you want instead",
+    ))
+}
+
+/// Stops the service and ends as it did.
+pub fn stop(flags: &Stop) -> Result<ExitCode, Complaint> {
+    let answer = ask(&flags.control.path, Verb::Stop, &[])?;
+    let Ok(report) = serde_json::from_str::<Value>(&answer.text) else {
+        return Err(Complaint::failed(
+            format!("stop failed: {}", answer.text),
+            "its log tells more",
+        ));
+    };
+    print(&summary(&report));
+    Ok(ExitCode::from(answer.code))
+}
+
+/// Asks, or says that there is nobody to ask.
+pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, Complaint> {
+    lameduck::operate::ask(control, verb, arguments).map_err(|error| {
+        let hint = if error.is_permission() {
+            "only the user it runs as and root may ask a service".to_owned()
+        } else {
+            format!("is it running? `lameduck serve --control {}` starts one", control.display())
+        };
+        Complaint::failed(format!("cannot {error}"), hint)
+    })
+}
+
+/// Data for whoever reads standard output; a closed pipe has read what it wanted.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// What somebody else wrote, in lines that cannot be taken for this command's own.
+fn quote(words: &str) {
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    let quoted = |line: &str| format!("| {}\n", line.chars().map(escaped).collect::<String>());
+    let text: String = words.lines().map(quoted).collect();
+    // Nobody reads standard error: the exit code still tells.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// A report in a line, and a line for each piece of work that was cut.
+fn summary(report: &Value) -> String {
+    let took = Duration::from_secs_f64(report["ms"].as_f64().unwrap_or_default() / 1000.0);
+    let mut text = format!(
+        "Stopped: {} in {:.1} s; finished {}; cut {}\n",
+        report["outcome"].as_str().unwrap_or("ended"),
+        took.as_secs_f64(),
+        counts(&report["finished"]),
+        counts(&report["cut"]),
+    );
+    let word = |item: &Value, key| item[key].as_str().unwrap_or_default().to_owned();
+    for item in report["cut_work"].as_array().into_iter().flatten() {
+        text += &format!("  cut: {} {}\n", word(item, "kind"), word(item, "name"));
+    }
+    for resource in report["resources"].as_array().into_iter().flatten() {
+        if resource["end"] != "closed" {
+            let why = resource["error"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+            text += &format!("  {}: {}{why}\n", word(resource, "name"), word(resource, "end"));
+        }
+    }
+    text
+}
+
+/// Live, finished or cut work, each kind that there is: `3 requests, 1 task`.
+pub fn counts(counts: &Value) -> String {
+    let kinds = [
+        ("requests", "request"),
+        ("connections", "connection"),
+        ("tasks", "task"),
+        ("blocking", "blocking call"),
+    ];
+    let told = kinds.iter().filter_map(|(key, word)| match counts[*key].as_u64()? {
+        0 => None,
+        1 => Some(format!("1 {word}")),
+        n => Some(format!("{n} {word}s")),
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    if told.is_empty() { "nothing".to_owned() } else { told }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_stop_is_told_in_a_line_and_a_line_for_each_loss() {
+        let report = json!({
+            "outcome": "deadline exceeded",
+            "ms": 9012.3,
+            "finished": { "requests": 3, "connections": 1, "tasks": 0, "blocking": 0 },
+            "cut": { "requests": 1, "connections": 0, "tasks": 0, "blocking": 0 },
+            "cut_work": [{ "kind": "request", "name": "GET /a" }],
+            "resources": [
+                { "name": "database", "end": "closed", "error": null },
+                { "name": "counter", "end": "failed", "error": "disk full" },
+            ],
+        });
+        assert_eq!(
+            summary(&report),
+            "Stopped: deadline exceeded in 9.0 s; finished 3 requests, 1 connection; cut 1 request\n  \
+             cut: request GET /a\n  counter: failed: disk full\n"
+        );
+    }
+
+    #[test]
+    fn a_stop_without_work_finished_nothing_and_cut_nothing() {
+        let report = json!({ "outcome": "finished", "ms": 3.0, "finished": {}, "cut": {} });
+        assert_eq!(summary(&report), "Stopped: finished in 0.0 s; finished nothing; cut nothing\n");
+    }
+}
