@@ -59,6 +59,7 @@ pub struct Builder {
     version: String,
     control: Option<PathBuf>,
     takeover: Takeover,
+    takeover_timeout: Duration,
     probation: Duration,
     upgrade_grace: Option<Duration>,
     max_generations: usize,
@@ -86,6 +87,7 @@ impl Builder {
             version: String::new(),
             control: None,
             takeover: Takeover::WhenAsked,
+            takeover_timeout: upgrade::TAKEOVER,
             probation: PROBATION,
             upgrade_grace: None,
             max_generations: MAX_GENERATIONS,
@@ -179,6 +181,13 @@ impl Builder {
     /// A process that a running service started as its successor takes over without being told.
     pub fn take_over(mut self) -> Builder {
         self.takeover = Takeover::Always;
+        self
+    }
+
+    /// How long a successor may take from its introduction to its readiness, unless it asks for more. Default
+    /// [`TAKEOVER`](crate::upgrade::TAKEOVER), 60 s.
+    pub fn takeover_timeout(mut self, takeover: Duration) -> Builder {
+        self.takeover_timeout = takeover;
         self
     }
 
@@ -284,6 +293,7 @@ impl Builder {
                     program,
                     own: joined.generation,
                     succession: succession.clone(),
+                    takeover_timeout: self.takeover_timeout,
                 };
                 let upgrader = Upgrader::new(parts, received, events.downgrade());
                 drop(runtime.spawn(upgrader.run()));
