@@ -10,8 +10,8 @@ use lameduck_verify::target::Signal;
 
 use crate::service::{LIMIT, Service, User};
 
-/// What is no request at all holds the exit no longer than this.
-const SILENCE_HOLDS: Duration = Duration::from_secs(1);
+/// What is no request at all holds the exit for 1 s, on a busy machine for half a second more.
+const SILENCE_HOLDS: Duration = Duration::from_millis(1_000 + 500);
 
 /// How many wait.
 const WAITING: usize = 50;
