@@ -9,3 +9,4 @@ mod http2;
 mod running;
 mod serve;
 mod service;
+mod upgrade;
