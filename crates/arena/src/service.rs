@@ -6,8 +6,10 @@
 //! `orders` use `database`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lameduck::{Exit, Lifecycle, Listener};
+use tokio::time::timeout;
 
 use crate::config::{Config, Grace, Takeover};
 use crate::counter::{self, Counter};
@@ -15,6 +17,9 @@ use crate::orders::Orders;
 use crate::routes::{App, router};
 use crate::store::{Store, StoreError};
 use crate::{Error, metrics};
+
+/// How long a database may still take to open, and again to close, once a stop came during the start.
+const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
 
 /// Runs the service until it has stopped, and tells how that went.
 ///
@@ -24,13 +29,44 @@ use crate::{Error, metrics};
 pub async fn run(config: Config) -> Result<Exit, Error> {
     let life = lifecycle(&config)?;
     let sockets = Sockets::bind(&life, &config).await?;
-    let app = tokio::select! {
-        app = open(&life, &config) => app?,
+    let mut opening = std::pin::pin!(open(&life, &config));
+    let open = tokio::select! {
+        open = &mut opening => open?,
         // A signal while the database keeps us waiting is a stop like any other.
-        exit = life.ended() => return Ok(exit),
+        exit = life.ended() => {
+            if let Ok(Ok(open)) = timeout(OPEN_WHEN_STOPPED, opening).await {
+                open.close_unused().await;
+            }
+            return Ok(exit);
+        }
     };
-    sockets.serve(&life, &app)?;
-    Ok(life.run().await)
+    if life.drain().is_draining() {
+        let exit = life.ended().await;
+        open.close_unused().await;
+        return Ok(exit);
+    }
+    sockets.serve(&life, &open.app)?;
+    Ok(life.clone().run().await)
+}
+
+/// The opened database and what lives on it.
+struct Open {
+    app: App,
+    store: Store,
+}
+
+impl Open {
+    /// A stop overtook the start: it may have closed everything before this was registered. Closing twice is harmless,
+    /// and a file that was just made is left whole.
+    async fn close_unused(self) {
+        let close = async {
+            // Nobody was served, so there is nothing that an error could be about.
+            let _ = self.app.orders.close().await;
+            let _ = self.app.counter.close().await;
+            let _ = self.store.close().await;
+        };
+        let _ = timeout(OPEN_WHEN_STOPPED, close).await;
+    }
 }
 
 fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
@@ -96,7 +132,7 @@ impl Sockets {
 }
 
 /// Opens the database and what lives on it, and says in which order they close.
-async fn open(life: &Lifecycle, config: &Config) -> Result<App, Error> {
+async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
     let store = Store::open(&config.database).await?;
     let stored = Counter::stored(&store).await.map_err(unreadable)?;
     // Begun here or left by a predecessor: it is counted on in either case.
@@ -111,7 +147,8 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<App, Error> {
     // No budgets of their own: a budget is taken from the time that requests have to finish, and these three take
     // milliseconds. Cut short they lose nothing that was acknowledged, since every acknowledged order is committed.
     let (counter, orders) = (Arc::clone(&app.counter), Arc::clone(&app.orders));
-    life.on_close("database").run(move || async move { store.close().await }).map_err(refused)?;
+    let closed = store.clone();
+    life.on_close("database").run(move || async move { closed.close().await }).map_err(refused)?;
     life.on_close("counter")
         .uses(["database"])
         .run(move || async move { counter.close().await })
@@ -120,7 +157,7 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<App, Error> {
         .uses(["database"])
         .run(move || async move { orders.close().await })
         .map_err(refused)?;
-    Ok(app)
+    Ok(Open { app, store })
 }
 
 /// The library's error and hint, in this service's two lines.

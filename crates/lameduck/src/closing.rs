@@ -82,6 +82,15 @@ pub(crate) enum Turn {
     Last,
 }
 
+/// Whether closing ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AllClosed {
+    /// Each resource closed, failed or used up its own budget.
+    InTime,
+    /// The deadline cut a resource.
+    DeadlineCame,
+}
+
 #[derive(Debug, Clone)]
 enum State {
     Waiting,
@@ -184,30 +193,37 @@ impl Resources {
         entry.state = State::Done(ClosingReport { name: entry.name.clone(), took, end });
     }
 
-    /// Closes everything; returns when each resource is done or `until` has come.
-    pub(crate) async fn close_all(self: Arc<Self>, until: Option<Instant>) {
+    /// Closes everything; returns when each resource is done or `until` has come, and says which.
+    pub(crate) async fn close_all(self: Arc<Self>, until: Option<Instant>) -> AllClosed {
         let (finished, mut endings) = tokio::sync::mpsc::unbounded_channel();
         let mut running = 0_usize;
+        let mut all = AllClosed::InTime;
         loop {
             for (index, budget, close) in self.take_ready() {
                 running += 1;
                 let finished = finished.clone();
                 let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-                let budget = left.map_or(budget, |left| left.min(budget));
+                let (budget, bound) = match left {
+                    Some(left) if left <= budget => (left, AllClosed::DeadlineCame),
+                    Some(_) | None => (budget, AllClosed::InTime),
+                };
                 tokio::spawn(async move {
                     let end = close_one(budget, close).await;
-                    let _ = finished.send((index, end));
+                    let _ = finished.send((index, end, bound));
                 });
             }
             if running == 0 {
-                return;
+                return all;
             }
             match endings.recv().await {
-                Some((index, end)) => {
+                Some((index, end, bound)) => {
                     running -= 1;
+                    if end == ClosingEnd::Cut && bound == AllClosed::DeadlineCame {
+                        all = AllClosed::DeadlineCame;
+                    }
                     self.done(index, end);
                 }
-                None => return,
+                None => return all,
             }
         }
     }
@@ -333,7 +349,7 @@ mod tests {
         resources.register("hangs", &on_base, budget, Turn::Ordered, hang).unwrap();
         resources.register("fails", &on_base, budget, Turn::Ordered, fail).unwrap();
         resources.register("panics", &on_base, budget, Turn::Ordered, panics).unwrap();
-        Arc::clone(&resources).close_all(None).await;
+        assert_eq!(Arc::clone(&resources).close_all(None).await, AllClosed::InTime);
         let ends: Vec<ClosingEnd> = resources.reports().into_iter().map(|r| r.end).collect();
         assert_eq!(
             ends,
@@ -344,6 +360,16 @@ mod tests {
                 ClosingEnd::Failed("panicked: boom".to_owned()),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_resource_that_the_deadline_cuts_did_not_close_in_time() {
+        let resources = Arc::new(Resources::default());
+        let hang: CloseFn = Box::new(|| Box::pin(std::future::pending()));
+        resources.register("hangs", &[], None, Turn::Ordered, hang).unwrap();
+        let until = Some(Instant::now() + Duration::from_millis(1));
+        assert_eq!(Arc::clone(&resources).close_all(until).await, AllClosed::DeadlineCame);
+        assert_eq!(resources.reports()[0].end, ClosingEnd::Cut);
     }
 
     #[test]

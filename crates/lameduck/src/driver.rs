@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::closing::Resources;
+use crate::closing::{AllClosed, Resources};
 use crate::control::{self, Command, Message};
 use crate::error::Error;
 use crate::listener::Order;
@@ -182,8 +182,12 @@ impl Driver {
                     let closing = Arc::clone(&self.resources).close_all(until);
                     let control = Arc::clone(&self.control);
                     drop(tokio::spawn(async move {
-                        closing.await;
-                        control.send(Message::Input(Input::Closed));
+                        match closing.await {
+                            AllClosed::InTime => control.send(Message::Input(Input::Closed)),
+                            // The control thread's own clock says so as well, and its word is the outcome: two
+                            // clocks that race for it would tell the same end now one way and now the other.
+                            AllClosed::DeadlineCame => {}
+                        }
                     }));
                 }
             }

@@ -387,6 +387,17 @@ impl Lifecycle {
         }
     }
 
+    /// Says that this start takes long: a predecessor waits at least `more` from now, and logs what for. Nothing
+    /// happens without a predecessor, or after [`ready`](Lifecycle::ready).
+    ///
+    /// However often it is said, a predecessor waits no longer than
+    /// [`TAKEOVER_AT_MOST`](crate::upgrade::TAKEOVER_AT_MOST).
+    pub fn still_starting(&self, doing: &str, more: Duration) {
+        if let Some(succession) = &self.shared.succession {
+            succession.still_starting(doing, more);
+        }
+    }
+
     /// Counters that all generations of this service go on counting: `count` cells under a name.
     ///
     /// The second value says whether a predecessor left them or they begin here at zero. See [`shared`](crate::shared).

@@ -54,6 +54,10 @@ pub const HANDSHAKE_ROUNDS: u32 = 5;
 /// `net.core.somaxconn` may be smaller. Also the most that one pass of an ungated close takes.
 pub const QUEUE: u32 = 4096;
 
+/// The most that a gated close takes, all in all: a full queue and as many handshakes under way. Only clients whose
+/// packets carry the largest TTL, which the gate lets in, can make it so many.
+pub const SHUT: u32 = 2 * QUEUE;
+
 /// The first pause after an accept error that means exhaustion (no descriptor, no memory). Doubles up to
 /// [`BACK_OFF_MOST`].
 pub const BACK_OFF: Duration = Duration::from_millis(5);
@@ -61,7 +65,7 @@ pub const BACK_OFF: Duration = Duration::from_millis(5);
 /// The longest pause after an accept error.
 pub const BACK_OFF_MOST: Duration = Duration::from_millis(500);
 
-/// How long the gate goes on trying to empty the queue while descriptors are exhausted.
+/// How long the gate goes on trying to empty the queue while descriptors are exhausted, all in all.
 pub const STARVED_GATE: Duration = Duration::from_secs(1);
 
 /// How long a stop soon after an upgrade waits for the predecessor to let go of the socket.
@@ -612,27 +616,32 @@ impl Accepting {
     }
 
     async fn close_gate(&self, listener: &mut Listener, serve: &Handler) {
-        let gate = listener.shut_out();
-        self.empty_queue(listener, gate, serve).await;
+        let mut closing = Closing::new(listener.shut_out());
+        self.empty_queue(listener, &mut closing, serve).await;
         for _ in 0..HANDSHAKE_ROUNDS {
             tokio::time::sleep(HANDSHAKE).await;
-            if self.empty_queue(listener, gate, serve).await == 0 {
+            if self.empty_queue(listener, &mut closing, serve).await == 0 {
                 break;
             }
         }
     }
 
-    /// Accepts until the queue is empty and returns how many came.
-    async fn empty_queue(&self, listener: &Listener, gate: Gate, serve: &Handler) -> usize {
-        let starved_at = tokio::time::Instant::now() + STARVED_GATE;
+    /// Accepts until the queue is empty, or a bound of the closing is reached, and returns how many came.
+    async fn empty_queue(
+        &self,
+        listener: &Listener,
+        closing: &mut Closing,
+        serve: &Handler,
+    ) -> u32 {
+        let most = closing.most_of_a_pass();
         let mut taken = 0;
-        while taken < QUEUE as usize || gate == Gate::Shut {
+        while taken < most {
             let next = listener.accept_now();
             match next {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Ok((socket, peer)) => {
                     taken += 1;
-                    if gate == Gate::Shut {
+                    if closing.gate == Gate::Shut {
                         listener.let_through(&socket);
                     }
                     self.hand_on(socket, peer, Arrival::AtTheGate, serve);
@@ -640,7 +649,7 @@ impl Accepting {
                 Err(error) => {
                     self.errors.0.fetch_add(1, Ordering::Relaxed);
                     if is_exhaustion(&error) {
-                        if tokio::time::Instant::now() >= starved_at {
+                        if tokio::time::Instant::now() >= closing.starved_at {
                             break;
                         }
                         tokio::time::sleep(BACK_OFF).await;
@@ -648,7 +657,29 @@ impl Accepting {
                 }
             }
         }
+        closing.taken += taken;
         taken
+    }
+}
+
+/// What bounds one closing of a gate, over all its passes.
+struct Closing {
+    gate: Gate,
+    taken: u32,
+    starved_at: tokio::time::Instant,
+}
+
+impl Closing {
+    fn new(gate: Gate) -> Closing {
+        let starved_at = tokio::time::Instant::now() + STARVED_GATE;
+        Closing { gate, taken: 0, starved_at }
+    }
+
+    fn most_of_a_pass(&self) -> u32 {
+        match self.gate {
+            Gate::Open => QUEUE,
+            Gate::Shut => SHUT.saturating_sub(self.taken),
+        }
     }
 }
 

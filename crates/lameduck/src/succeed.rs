@@ -31,7 +31,7 @@ use crate::readiness::Readiness;
 use crate::states::Left;
 use crate::takeover::channel::{AsyncChannel, Came, Channel};
 use crate::takeover::wire::{
-    self, Connection, Hello, MAX_LISTENERS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
+    self, Connection, Hello, MAX_LISTENERS, Message, Offer, PROTOCOLS, Ready, Reason, Status, Why,
 };
 use crate::upgrade::{HELLO, SEND};
 use crate::work::{Hold, Peer, Registry};
@@ -164,6 +164,17 @@ impl Succession {
         lock(&self.used).push(found.name);
         let taken = Listener::taken_over(found.socket, given, self.let_go.subscribe());
         Some(taken.map_err(|error| Error::io("take over the socket of", given, error)))
+    }
+
+    /// Asks the predecessor to wait for `more` from now.
+    pub(crate) fn still_starting(&self, doing: &str, more: Duration) {
+        let printable = doing.chars().filter(|c| !c.is_control());
+        let text = printable.take(wire::MAX_TEXT / 4).collect();
+        if let Some(channel) = lock(&self.channel).as_ref() {
+            let status = Message::Status(Status { text, extend: more });
+            // A predecessor that is gone or does not read is met again when this process is ready.
+            let _ = channel.send_by(Instant::now(), &status, &[]);
+        }
     }
 
     /// Says that this process can serve, once; goes on with the conversation on a task of its own.

@@ -132,6 +132,7 @@ pub(crate) struct Parts {
     pub(crate) program: Program,
     pub(crate) own: u32,
     pub(crate) succession: Option<Arc<Succession>>,
+    pub(crate) takeover_timeout: Duration,
 }
 
 /// The task.
@@ -501,9 +502,10 @@ impl Upgrader {
         let Some(conversation) = &starting.conversation else { return Ok(()) };
         let (channel, generation) = (Arc::clone(&conversation.channel), conversation.generation);
         starting.stage = Stage::Ready;
-        starting.until = Instant::now() + TAKEOVER;
+        let bound = self.parts.takeover_timeout.min(TAKEOVER_AT_MOST);
+        starting.until = Instant::now() + bound;
         let attempt = starting.attempt;
-        self.alarm(attempt, TAKEOVER);
+        self.alarm(attempt, bound);
         let (listeners, sockets) = self.parts.gates.duplicates().await?;
         let (states, files) = self.parts.states.offer()?;
         let mut listeners = listeners.into_iter().zip(sockets).peekable();

@@ -420,7 +420,7 @@ impl Registry {
         }
     }
 
-    /// Requests answered so far.
+    /// Requests answered so far; a health check is none.
     pub(crate) fn served(&self) -> u64 {
         // Connections first: one that leaves meanwhile is then counted in one place at least, and the total
         // only grows.
@@ -429,7 +429,8 @@ impl Registry {
             .iter()
             .map(|shard| {
                 let shard = lock(shard);
-                shard.values().map(|c| c.served.load(Ordering::Relaxed)).sum::<u64>()
+                let drained = shard.values().filter(|c| c.hold == Hold::Drain);
+                drained.map(|c| c.served.load(Ordering::Relaxed)).sum::<u64>()
             })
             .sum();
         live + self.served_before.load(Ordering::Relaxed)
@@ -596,7 +597,9 @@ impl Drop for ConnectionGuard {
         let served = connection.served.load(Ordering::Relaxed);
         {
             let mut shard = lock(&registry.connections[connection.id as usize % SHARDS]);
-            registry.served_before.fetch_add(served, Ordering::Relaxed);
+            if connection.hold == Hold::Drain {
+                registry.served_before.fetch_add(served, Ordering::Relaxed);
+            }
             shard.remove(&connection.id);
         }
         connection.was_read();

@@ -24,14 +24,17 @@ const BLOCKED: Duration = Duration::from_secs(3600);
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// `GET /a` waits (`slow`, or `?ms=`) and counts, `GET /b` counts at once, `POST /orders` answers
-/// with what it was sent, `GET /download?bytes=N` streams, `GET /block` blocks its thread.
+/// with what it was sent, `GET /download?bytes=N` streams, `GET /trickle` streams for ever with no length,
+/// `GET /block` and `GET /spin` block their thread.
 pub fn router(slow: Duration) -> Router {
     Router::new()
         .route("/a", get(wait_and_count))
         .route("/b", get(async || count()))
         .route("/orders", post(async |body: Bytes| body))
         .route("/download", get(download))
+        .route("/trickle", get(async || Response::new(Body::new(Trickle::Begun))))
         .route("/block", get(block))
+        .route("/spin", get(spin))
         .with_state(slow)
 }
 
@@ -61,6 +64,13 @@ async fn download(RawQuery(query): RawQuery) -> Response {
 async fn block() -> Response {
     std::thread::sleep(BLOCKED);
     count()
+}
+
+/// Blocks a worker thread as an endless loop does: it never yields, and no sleep can be interrupted.
+async fn spin() -> Response {
+    loop {
+        std::hint::spin_loop();
+    }
 }
 
 /// The number a query gives to a key, as in `?ms=300`.
@@ -95,6 +105,30 @@ impl http_body::Body for Pieces {
 
     fn size_hint(&self) -> http_body::SizeHint {
         http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+/// A body without a length: one piece, then nothing more and no end.
+enum Trickle {
+    Begun,
+    Waiting,
+}
+
+impl http_body::Body for Trickle {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match *self {
+            Trickle::Begun => {
+                *self = Trickle::Waiting;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun\n")))))
+            }
+            Trickle::Waiting => Poll::Pending,
+        }
     }
 }
 

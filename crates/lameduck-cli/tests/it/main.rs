@@ -1,12 +1,20 @@
 //! The command as people run it: the real binary, its two lines, its exit code, and what it leaves behind.
 
 mod accept_queue;
+mod admin;
 mod bad_input;
 mod command;
+mod deadline;
+mod exhaustion;
 mod heads;
 mod http1;
 mod http2;
+mod leftovers;
+mod orders;
+mod report;
 mod running;
 mod serve;
 mod service;
+mod signals;
+mod under_load;
 mod upgrade;

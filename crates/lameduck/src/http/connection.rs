@@ -371,6 +371,9 @@ where
             wire.expect_ping_acknowledged();
             Pin::new(&mut connection).graceful_shutdown();
         }
+        // Asked before hyper is polled: what had ended by then has its frames queued, and the poll writes them. An
+        // answer that ends on another worker meanwhile is for the next turn.
+        let idle = wire.entry().requests() == 0;
         if Pin::new(&mut connection).poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -381,7 +384,7 @@ where
         // For the answer, and for a preface, hyper waits without a bound. We do not; but streams in hand are always
         // waited for, and so is a client that cannot have read the PING behind an answer yet.
         while patience.poll(PING, cx).is_ready() {
-            if wire.entry().requests() == 0 && !wire.is_write_blocked() {
+            if idle && wire.entry().requests() == 0 && !wire.is_write_blocked() {
                 return Poll::Ready(());
             }
             patience.begin_anew();

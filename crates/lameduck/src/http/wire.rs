@@ -36,8 +36,18 @@ struct State {
     written: Written,
     gather: Gather,
     pipelined: u32,
+    close: Close,
     /// Looked for in what an HTTP/2 client sends once it was told to go.
     ping: Option<PingAck>,
+}
+
+/// How the connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Close {
+    /// With a half-close: what was sent is complete.
+    InOrder,
+    /// With a reset: an end in order would make what was cut look complete.
+    ByReset,
 }
 
 /// Whether everything given to the stream has been written.
@@ -174,6 +184,7 @@ impl Wire {
             written: Written::All,
             gather: Gather::Never,
             pipelined: 0,
+            close: Close::InOrder,
             ping: None,
         };
         Arc::new(Wire { state: Mutex::new(state), entry })
@@ -287,7 +298,9 @@ impl Wire {
     }
 
     pub(crate) fn reset_on_close(&self) {
-        self.lock().stream.reset_on_close();
+        let mut state = self.lock();
+        state.close = Close::ByReset;
+        state.stream.reset_on_close();
     }
 
     pub(crate) fn poll_write_raw(
@@ -299,7 +312,12 @@ impl Wire {
     }
 
     pub(crate) fn poll_half_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.lock().stream).poll_shutdown(cx)
+        let mut state = self.lock();
+        match state.close {
+            Close::InOrder => Pin::new(&mut state.stream).poll_shutdown(cx),
+            // The half-close would be the end in order that the reset is to prevent.
+            Close::ByReset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
     }
 
     /// Reads and throws away; 0 at the end of the stream.

@@ -49,6 +49,7 @@ pub struct Builder {
     version: String,
     control: Option<PathBuf>,
     takeover: Takeover,
+    takeover_timeout: Duration,
     probation: Duration,
     upgrade_grace: Option<Duration>,
     max_generations: usize,
@@ -76,6 +77,7 @@ impl Builder {
             version: String::new(),
             control: None,
             takeover: Takeover::WhenAsked,
+            takeover_timeout: upgrade::TAKEOVER,
             probation: PROBATION,
             upgrade_grace: None,
             max_generations: MAX_GENERATIONS,
@@ -172,6 +174,13 @@ impl Builder {
         self
     }
 
+    /// How long a successor may take from its introduction to its readiness, unless it asks for more. Default
+    /// [`TAKEOVER`](crate::upgrade::TAKEOVER), 60 s.
+    pub fn takeover_timeout(mut self, takeover: Duration) -> Builder {
+        self.takeover_timeout = takeover;
+        self
+    }
+
     /// How long a successor's death gives the service back. Default [`PROBATION`], 10 s.
     pub fn probation(mut self, probation: Duration) -> Builder {
         self.probation = probation;
@@ -258,6 +267,7 @@ impl Builder {
                     program,
                     own: joined.generation,
                     succession: succession.clone(),
+                    takeover_timeout: self.takeover_timeout,
                 };
                 let events = upgrade_with(&runtime, parts, from_control);
                 let respawned = joined.respawned;

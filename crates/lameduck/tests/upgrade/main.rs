@@ -1,0 +1,4 @@
+//! Upgrades of a real service: everything that can go wrong, and nothing that may be lost.
+
+mod failures;
+mod support;

@@ -1,0 +1,317 @@
+//! A service in a directory of its own, asked over HTTP and over its control socket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use lameduck::operate::{Answer, Verb, ask};
+use lameduck_verify::address::Place;
+use lameduck_verify::target::{Ready, Signal, Start, Target, free_address};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
+
+/// How long anything a test waits for may take, on a loaded machine.
+pub const BOUND: Duration = Duration::from_secs(30);
+
+/// Between two looks at what has no way to wait: `/proc`, and names in a directory.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A running service and its successors. All are killed when it is dropped.
+pub struct Service {
+    pub target: Target,
+    pub address: SocketAddr,
+    directory: Directory,
+}
+
+/// A directory for this user alone, removed when dropped.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Directory {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lameduck-upgrade-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Directory(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A service to be started.
+pub struct Setup {
+    directory: Directory,
+    program: PathBuf,
+    wishes: String,
+    more: Vec<String>,
+}
+
+impl Setup {
+    pub fn new() -> Setup {
+        let (directory, program) = (Directory::new(), example("misbehaving_successor"));
+        Setup { directory, program, wishes: String::new(), more: Vec::new() }
+    }
+
+    /// A file of the service's own directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs this file instead.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Setup {
+        self.program = program.into();
+        self
+    }
+
+    /// One wish of the first generation, and of each after it unless it is told otherwise.
+    pub fn wish(mut self, wish: &str) -> Setup {
+        self.wishes.push_str(wish);
+        self.wishes.push('\n');
+        self
+    }
+
+    /// One more address to listen on.
+    pub fn listen(mut self, address: impl ToString) -> Setup {
+        self.more.push(address.to_string());
+        self
+    }
+
+    pub fn start(self) -> Service {
+        let address = free_address().unwrap();
+        std::fs::write(self.file("wishes"), &self.wishes).unwrap();
+        let start = command(&self.program, self.directory.path(), address).args(self.more);
+        let target = start.ready(Ready::Stderr("Generation 1 listens".to_owned())).start().unwrap();
+        let service = Service { target, address, directory: self.directory };
+        service.get("/");
+        service
+    }
+}
+
+fn command(program: &Path, directory: &Path, address: SocketAddr) -> Start {
+    Target::command(program)
+        .arg(directory.join("run").join("control"))
+        .arg(directory.join("wishes"))
+        .arg(address.to_string())
+        .directory(directory)
+}
+
+/// `cargo test` builds the examples beside the test programs.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is missing: run cargo build --examples", path.display());
+    path
+}
+
+impl Service {
+    pub fn start() -> Service {
+        Setup::new().start()
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.file("run").join("control")
+    }
+
+    pub fn place(&self, path: &str) -> Place {
+        format!("http://{}{path}", self.address).parse().unwrap()
+    }
+
+    /// What the next generation is told when it starts.
+    pub fn wish(&self, wishes: &str) {
+        std::fs::write(self.file("wishes"), wishes).unwrap();
+    }
+
+    /// One more process of the same program, started by hand.
+    pub fn by_hand(&self, program: &Path) -> Start {
+        command(program, self.directory.path(), self.address)
+    }
+
+    pub fn ask(&self, verb: Verb) -> Answer {
+        ask(&self.control(), verb, &[]).unwrap()
+    }
+
+    /// Upgrades and returns the successor's process and generation.
+    pub fn upgrade(&self) -> (u32, u32) {
+        let answer = self.ask(Verb::Upgrade);
+        assert_eq!(answer.code, 0, "{}\n{}", answer.text, self.target.stderr());
+        let told: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+        let number = |name: &str| u32::try_from(told[name].as_u64().unwrap()).unwrap();
+        (number("pid"), number("generation"))
+    }
+
+    /// Upgrades in vain and returns why; the same generation still answers, and no process is left of the successor.
+    pub fn fail_to_upgrade(&self) -> String {
+        let before = who(&self.get("/"));
+        let answer = self.ask(Verb::Upgrade);
+        assert_ne!(answer.code, 0, "{}", answer.text);
+        assert_eq!(who(&self.get("/")), before, "{}", answer.text);
+        wait(|| self.processes() == [before.1], || format!("{:?}", self.processes()));
+        answer.text
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ask(Verb::Status).text).unwrap()
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Conversation {
+        Conversation::tcp(self.address)
+    }
+
+    /// One answer on a connection of its own.
+    pub fn get(&self, path: &str) -> String {
+        self.connect().get(path)
+    }
+
+    /// Every process of the service, zombies too, by number.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut found = group(self.target.pid());
+        found.sort_unstable();
+        found
+    }
+
+    /// Ends a generation by its process number, and waits until it is gone.
+    pub fn signal(&self, pid: u32, signal: Signal) {
+        kill_process(number(pid), signal).unwrap();
+    }
+
+    /// Waits until only these processes are left.
+    pub fn wait_processes(&mut self, wanted: &[u32]) {
+        let first = self.target.pid();
+        let mut wanted = wanted.to_vec();
+        wanted.sort_unstable();
+        if !wanted.contains(&first) {
+            // Ours to wait for, or it stays a zombie.
+            self.target.wait(BOUND).unwrap();
+        }
+        wait(
+            || self.processes() == wanted,
+            || format!("{:?}, not {wanted:?}: {}", self.processes(), self.target.stderr()),
+        );
+    }
+
+    /// Stops whoever is active, as an operator does, and waits until nothing is left.
+    pub fn stop(mut self) {
+        let answer = self.ask(Verb::Stop);
+        assert_eq!(answer.code, 0, "{}", answer.text);
+        self.wait_processes(&[]);
+        let left: Vec<_> = std::fs::read_dir(self.file("run")).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?} left behind: {}", self.target.stderr());
+    }
+}
+
+fn number(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+/// Waits until a process is gone.
+pub fn wait_gone(pid: u32) {
+    let Ok(process) = pidfd_open(number(pid), PidfdFlags::empty()) else { return };
+    let limit = Timespec::try_from(BOUND).unwrap();
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap();
+    assert_eq!(ended, 1, "process {pid} is still there after {BOUND:?}");
+}
+
+/// Looks again and again at what has no way to wait.
+pub fn wait(mut condition: impl FnMut() -> bool, tell: impl Fn() -> String) {
+    let until = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < until, "still not after {BOUND:?}: {}", tell());
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The processes of a process group.
+fn group(wanted: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name in parentheses: state, parent, group.
+        let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
+        group.and_then(|group| group.parse().ok()) == Some(wanted)
+    })
+    .collect()
+}
+
+/// The generation and the process that gave an answer.
+pub fn who(answer: &str) -> (u32, u32) {
+    let after = |word: &str| {
+        let (_, rest) = answer.split_once(word).unwrap_or_else(|| panic!("'{word}' in {answer}"));
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    };
+    (after("generation "), after("pid "))
+}
+
+/// A kept-alive HTTP/1.1 connection that never reconnects.
+pub struct Conversation {
+    stream: BufReader<Box<dyn Stream>>,
+}
+
+pub trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+impl Conversation {
+    pub fn tcp(address: SocketAddr) -> Conversation {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Conversation { stream: BufReader::new(Box::new(stream)) }
+    }
+
+    pub fn unix(path: &Path) -> Conversation {
+        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        Conversation { stream: BufReader::new(Box::new(stream)) }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    pub fn ask(&mut self, path: &str) {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes());
+    }
+
+    /// Reads one answer; its body.
+    pub fn answer(&mut self) -> String {
+        let (mut length, mut line) = (0, String::new());
+        self.stream.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 200"), "answered with {line:?}");
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line.trim_end().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).unwrap();
+        String::from_utf8(body).unwrap()
+    }
+
+    pub fn get(&mut self, path: &str) -> String {
+        self.ask(path);
+        self.answer()
+    }
+}
