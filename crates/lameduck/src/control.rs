@@ -420,6 +420,10 @@ impl Control {
             self.hands.log.line("waiting", &waiting);
         }
         if self.machine.cause() != Some(Cause::Successor) {
+            if let Some(upgrades) = &self.hands.upgrades {
+                // Closed when the runtime is gone: then there is nobody to be told.
+                let _ = upgrades.send(FromControl::Stopping);
+            }
             let deadline = self.machine.deadline();
             self.hands.teller.stopping(now, &format!("stopping ({cause}): {waiting}"), deadline);
         }

@@ -106,6 +106,7 @@
 //! | `upgrade::ACCEPTING` | 5 s | from the commit to accepting |
 //! | `upgrade::SEND` | 5 s | one message to it |
 //! | `upgrade::KILL_AFTER` | 5 s | from TERM to KILL for one that is not wanted |
+//! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |
 //!
 //! # What it does not do

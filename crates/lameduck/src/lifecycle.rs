@@ -21,14 +21,14 @@ use crate::inherit;
 use crate::listener::{AcceptErrors, Accepting, Handler, Listener};
 use crate::log::Log;
 use crate::operator::Waiting;
-use crate::phase::{Cause, Input, Phase};
+use crate::phase::{Cause, Input, Outcome, Phase};
 use crate::readiness::Readiness;
 use crate::report::{Report, panic_words};
 use crate::shared::Cells;
 use crate::snapshot::Snapshot;
 use crate::states::{Origin, States};
 use crate::succeed::{Succession, Taking};
-use crate::upgrade::{Event, Queue};
+use crate::upgrade::{Event, LEAVE_WITH_US, Queue};
 use crate::work::{Hold, Registry, WorkKind};
 
 pub use builder::Builder;
@@ -50,6 +50,9 @@ pub const MAX_GENERATIONS: usize = 4;
 
 /// How long the end waits for operators to be told of it.
 const TOLD: Duration = Duration::from_millis(50);
+
+/// How long the end waits at most for successors that are told to leave, killed ones included.
+const UNWANTED: Duration = Duration::from_secs(1);
 
 /// Whether lame duck and closing leave any time to drain.
 fn fits(grace: Option<Duration>, lame_duck: Duration, reserve: Duration) -> Result<(), Error> {
@@ -488,12 +491,35 @@ impl Lifecycle {
         let report = report.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone());
         if let Some(upgrades) = &self.shared.upgrades {
             upgrades.waiting.told(TOLD).await;
+            self.unwanted_are_gone(upgrades, report.as_ref()).await;
         }
         match report {
             Some(report) => Exit { report },
             // The control thread never ends before its report while a handle is held.
             None => unreachable!("the control thread ended without a report"),
         }
+    }
+
+    /// Waits until no successor is left that a stop overtook. One that is slow to leave is killed, before the deadline
+    /// takes this process away.
+    async fn unwanted_are_gone(&self, upgrades: &Upgrades, report: Option<&Report>) {
+        let left = match report.map(|report| report.outcome) {
+            Some(Outcome::Finished) => {
+                self.shared.view.borrow().deadline.map_or(LEAVE_WITH_US, |deadline| {
+                    deadline.saturating_duration_since(Instant::now()) / 2
+                })
+            }
+            Some(Outcome::DeadlineExceeded | Outcome::Forced(_)) | None => Duration::ZERO,
+        };
+        let until = tokio::time::Instant::now() + left.min(LEAVE_WITH_US);
+        let (gone, are_gone) = oneshot::channel();
+        let gone = async {
+            if upgrades.events.send(Event::Leaving { until, gone }).await.is_ok() {
+                // Dropped unanswered when the task is gone, and with it everything it could have waited for.
+                let _ = are_gone.await;
+            }
+        };
+        let _ = tokio::time::timeout(UNWANTED, gone).await;
     }
 }
 

@@ -116,8 +116,19 @@ enum Origin {
     Bound,
     /// Somebody handed it to us and may still have it.
     Shared,
-    /// A predecessor handed it to us; it lets go of it for good when this becomes true.
-    TakenOver(watch::Receiver<bool>),
+    /// A predecessor handed it to us.
+    TakenOver(watch::Receiver<Predecessor>),
+}
+
+/// What a predecessor does with the sockets it handed to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Predecessor {
+    /// It keeps copies for a way back.
+    Keeps,
+    /// It let go of them for good, or is gone.
+    LetGo,
+    /// It accepts from them again.
+    Resumed,
 }
 
 impl Origin {
@@ -126,9 +137,14 @@ impl Origin {
         match self {
             Origin::Bound => true,
             Origin::Shared => false,
-            Origin::TakenOver(let_go) => {
-                let gone = let_go.wait_for(|let_go| *let_go);
-                tokio::time::timeout(LET_GO, gone).await.is_ok()
+            Origin::TakenOver(predecessor) => {
+                let decided = predecessor.wait_for(|does| *does != Predecessor::Keeps);
+                match tokio::time::timeout(LET_GO, decided).await {
+                    Ok(Ok(does)) => *does == Predecessor::LetGo,
+                    // Whoever could tell is gone, and so is the predecessor.
+                    Ok(Err(_)) => true,
+                    Err(_) => false,
+                }
             }
         }
     }
@@ -258,11 +274,11 @@ impl Listener {
     pub(crate) fn taken_over(
         socket: OwnedFd,
         given: &str,
-        let_go: watch::Receiver<bool>,
+        predecessor: watch::Receiver<Predecessor>,
     ) -> io::Result<Listener> {
         let mut listener = Listener::inherited(socket)?;
         given.clone_into(&mut listener.given);
-        listener.origin = Origin::TakenOver(let_go);
+        listener.origin = Origin::TakenOver(predecessor);
         if let (Bound::Unix(_, own), Some(path)) =
             (&mut listener.socket, given.strip_prefix("unix:"))
         {
@@ -693,4 +709,25 @@ fn is_exhaustion(error: &io::Error) -> bool {
     ];
     let code = error.raw_os_error();
     exhausted.iter().any(|errno| code == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the socket is ours alone, and how long that took to find out.
+    async fn check(does: Predecessor) -> (bool, Duration) {
+        let (_tells, predecessor) = watch::channel(does);
+        let asked = tokio::time::Instant::now();
+        let is_sole = Origin::TakenOver(predecessor).is_sole().await;
+        (is_sole, asked.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_predecessor_that_has_not_decided_is_waited_for() {
+        assert_eq!(check(Predecessor::LetGo).await, (true, Duration::ZERO));
+        assert_eq!(check(Predecessor::Resumed).await, (false, Duration::ZERO));
+        let (is_sole, took) = check(Predecessor::Keeps).await;
+        assert!(!is_sole && took >= LET_GO, "{took:?}");
+    }
 }

@@ -24,7 +24,7 @@ use crate::driver::Gates;
 use crate::error::Error;
 use crate::generations::Place;
 use crate::handover::Handover;
-use crate::listener::Listener;
+use crate::listener::{Listener, Predecessor as Does};
 use crate::log::Log;
 use crate::phase::{Cause, Input};
 use crate::readiness::Readiness;
@@ -45,12 +45,10 @@ pub(crate) struct Succession {
     pub(crate) generation: u32,
     offered: Mutex<Vec<Offered>>,
     used: Mutex<Vec<String>>,
-    /// True once the predecessor has let go of the listeners.
-    let_go: watch::Sender<bool>,
+    /// What the predecessor does with its listeners.
+    does: watch::Sender<Does>,
     /// The predecessor, from the commit on.
     predecessor: Mutex<Option<Arc<AsyncChannel>>>,
-    /// True once the predecessor serves again.
-    given_back: watch::Sender<bool>,
 }
 
 struct Offered {
@@ -95,9 +93,8 @@ pub(crate) fn ask(
                         generation,
                         offered: Mutex::new(offered),
                         used: Mutex::default(),
-                        let_go: watch::Sender::new(false),
+                        does: watch::Sender::new(Does::Keeps),
                         predecessor: Mutex::default(),
-                        given_back: watch::Sender::new(false),
                     };
                     return Ok((succession, left));
                 }
@@ -162,7 +159,7 @@ impl Succession {
         let index = offered.iter().position(|offered| offered.given == given)?;
         let found = offered.remove(index);
         lock(&self.used).push(found.name);
-        let taken = Listener::taken_over(found.socket, given, self.let_go.subscribe());
+        let taken = Listener::taken_over(found.socket, given, self.does.subscribe());
         Some(taken.map_err(|error| Error::io("take over the socket of", given, error)))
     }
 
@@ -224,7 +221,7 @@ impl Succession {
         self.take_connections(&channel, &taking).await;
         telling.abort();
         *lock(&self.predecessor) = None;
-        self.let_go.send_replace(true);
+        self.does.send_replace(Does::LetGo);
     }
 
     /// Tells the predecessor that this generation keeps the service, whatever becomes of it.
@@ -239,14 +236,15 @@ impl Succession {
     pub(crate) async fn roll_back(&self) -> Result<(), String> {
         let predecessor = lock(&self.predecessor).clone();
         let channel = match predecessor {
-            Some(channel) if !*self.let_go.borrow() => channel,
+            Some(channel) if *self.does.borrow() != Does::LetGo => channel,
             Some(_) => return Err("probation is over: the upgrade is final".to_owned()),
             None => return Err("the predecessor is gone: the upgrade is final".to_owned()),
         };
         let why = Message::Resume(Why::new(Reason::Operator, String::new()));
-        let mut given_back = self.given_back.subscribe();
+        let mut does = self.does.subscribe();
         let sent = channel.send_within(SEND, &why, &[]).await;
-        let done = tokio::time::timeout(ROLLBACK, given_back.wait_for(|given| *given)).await;
+        let done =
+            tokio::time::timeout(ROLLBACK, does.wait_for(|does| *does == Does::Resumed)).await;
         match (sent, done) {
             (Ok(()), Ok(Ok(_))) => Ok(()),
             (Err(error), _) => Err(format!("the predecessor could not be asked: {error}")),
@@ -264,11 +262,11 @@ impl Succession {
                     }
                 }
                 Ok(Came::Message(Message::Final, _)) => {
-                    self.let_go.send_replace(true);
+                    self.does.send_replace(Does::LetGo);
                 }
                 Ok(Came::Message(Message::Rollback(why), _)) => {
                     taking.log.line("rollback", &format!("Giving the service back: {why}"));
-                    self.given_back.send_replace(true);
+                    self.does.send_replace(Does::Resumed);
                     taking.control.send(ToControl::Input(Input::PredecessorResumed));
                 }
                 Ok(Came::Message(..)) => {}

@@ -4,16 +4,17 @@
 //! One task owns all of it and takes one event after the other: from operators, from the successor, from its
 //! process, from the machine. Nothing here waits for another party without a bound.
 
+mod process;
+
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -31,6 +32,9 @@ use crate::takeover::wire::{
     self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
 };
 
+use process::Process;
+pub use process::{KILL_AFTER, LAST_WORDS, LEAVE_WITH_US};
+
 /// How long a successor may take from its start to its first word.
 pub const HELLO: Duration = Duration::from_secs(10);
 
@@ -46,14 +50,11 @@ pub const ACCEPTING: Duration = Duration::from_secs(5);
 /// How long a send to it may take: it reads, or it is given up.
 pub const SEND: Duration = Duration::from_secs(5);
 
-/// After TERM, how long an unwanted successor may take to leave before it is killed.
-pub const KILL_AFTER: Duration = Duration::from_secs(5);
-
-/// What of a failed successor's last words is told.
-pub const LAST_WORDS: usize = 2_048;
-
 /// What stands between the reason of a failure and those words.
 pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
+
+/// Why there is no upgrade any more.
+const STOPPING: &str = "this generation is stopping";
 
 /// Upgrades that may wait for the one under way.
 pub const QUEUED: usize = 16;
@@ -108,6 +109,13 @@ pub(crate) enum Event {
         attempt: u64,
     },
     Decided(Decision),
+    /// A stop began here.
+    Stopping,
+    /// Everything has ended here: `gone` is told when no unwanted successor is left, which has until then to leave.
+    Leaving {
+        until: Instant,
+        gone: oneshot::Sender<()>,
+    },
     /// Every connection that could move has.
     NothingLeft {
         attempt: u64,
@@ -146,11 +154,16 @@ pub(crate) struct Upgrader {
     starting: Option<Starting>,
     handed: Option<Handed>,
     waiting: VecDeque<oneshot::Sender<Outcome>>,
+    /// Successors that were told to leave.
+    unwanted: Vec<Process>,
+    stopping: bool,
 }
 
 /// What the control thread has to say: it never waits, so it is passed on.
 pub(crate) enum FromControl {
     Decided(Decision),
+    /// A stop began.
+    Stopping,
     /// A signal asks for an upgrade.
     Upgrade,
 }
@@ -163,6 +176,7 @@ pub(crate) async fn forward(
     while let Some(said) = from.recv().await {
         let event = match said {
             FromControl::Decided(decision) => Event::Decided(decision),
+            FromControl::Stopping => Event::Stopping,
             FromControl::Upgrade => {
                 // Nobody waits for it: the log tells what came of it.
                 let (reply, _) = oneshot::channel();
@@ -228,39 +242,6 @@ enum Certainty {
     Final,
 }
 
-/// A process we started, with its last words.
-#[derive(Clone)]
-struct Process {
-    pid: u32,
-    words: Arc<Mutex<Vec<u8>>>,
-    gone: Arc<AtomicBool>,
-}
-
-impl Process {
-    fn last_words(&self) -> String {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&words).trim_end().to_owned()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        if let (Some(pid), false) = (pid, self.gone.load(Ordering::Acquire)) {
-            // Gone meanwhile: then it has left as it was asked to.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-    }
-
-    /// Asks it to leave, and makes it leave after [`KILL_AFTER`].
-    fn end(&self) {
-        self.signal(Signal::TERM);
-        let process = self.clone();
-        drop(tokio::spawn(async move {
-            tokio::time::sleep(KILL_AFTER).await;
-            process.signal(Signal::KILL);
-        }));
-    }
-}
-
 impl Upgrader {
     pub(crate) fn new(
         parts: Parts,
@@ -276,6 +257,8 @@ impl Upgrader {
             starting: None,
             handed: None,
             waiting: VecDeque::new(),
+            unwanted: Vec::new(),
+            stopping: false,
         }
     }
 
@@ -293,12 +276,15 @@ impl Upgrader {
             Event::Exited { attempt, status } => self.exited(attempt, status).await,
             Event::Due { attempt } => self.due(attempt).await,
             Event::Decided(decision) => self.decided(decision).await,
+            Event::Stopping => self.stop().await,
+            Event::Leaving { until, gone } => self.leave(until, gone).await,
             Event::NothingLeft { attempt } => self.nothing_left(attempt).await,
         }
     }
 
     async fn upgrade(&mut self, queue: Queue, reply: oneshot::Sender<Outcome>) {
         let refusal = match (&self.starting, &self.handed) {
+            _ if self.stopping => Some(STOPPING.to_owned()),
             (Some(_), _) if queue == Queue::Wait && self.waiting.len() < QUEUED => {
                 self.waiting.push_back(reply);
                 return;
@@ -379,26 +365,13 @@ impl Upgrader {
         }));
     }
 
-    /// Waits for the process, and passes its words on, on threads that hold nothing at exit.
-    fn watch(&self, attempt: u64, mut child: Child, stderr: Option<ChildStderr>) -> Process {
-        let process = Process { pid: child.id(), words: Arc::default(), gone: Arc::default() };
+    fn watch(&self, attempt: u64, child: Child, stderr: Option<ChildStderr>) -> Process {
         let again = self.again.clone();
-        let gone = Arc::clone(&process.gone);
-        let words = Arc::clone(&process.words);
-        let log = Arc::clone(&self.parts.log);
-        // Detached: the process may well outlive us, and must not hold us.
-        let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
-        drop(waiting.spawn(move || {
-            if let Some(stderr) = stderr {
-                pass_on(stderr, &words, &log);
-            }
-            let status = child.wait();
-            gone.store(true, Ordering::Release);
+        Process::watch(child, stderr, Arc::clone(&self.parts.log), move |status| {
             if let Some(again) = again.upgrade() {
                 let _ = again.blocking_send(Event::Exited { attempt, status });
             }
-        }));
-        process
+        })
     }
 
     async fn hello(&mut self, channel: Channel, hello: Hello) {
@@ -716,12 +689,36 @@ impl Upgrader {
         self.fail(&why).await;
     }
 
+    /// A stop wins over an upgrade, also over one whose successor has not said a word.
+    async fn stop(&mut self) {
+        self.stopping = true;
+        for reply in self.waiting.drain(..) {
+            let _ = reply.send(Err(STOPPING.to_owned()));
+        }
+        self.turn_away(Reason::NotServing, STOPPING).await;
+        self.fail(STOPPING).await;
+    }
+
+    /// Nobody is left to kill a successor that will not go once this process is gone.
+    async fn leave(&mut self, until: Instant, gone: oneshot::Sender<()>) {
+        self.stop().await;
+        let unwanted = std::mem::take(&mut self.unwanted);
+        drop(tokio::spawn(async move {
+            for process in unwanted {
+                process.kill_at(until).await;
+            }
+            let _ = gone.send(());
+        }));
+    }
+
     /// The successor will not be: everything stays as it was.
     async fn fail(&mut self, why: &str) {
         let Some(starting) = self.starting.take() else { return };
         let mut told = why.to_owned();
         if let Some(process) = &starting.process {
             process.end();
+            self.unwanted.retain(|process| !process.is_gone());
+            self.unwanted.push(process.clone());
             let words = process.last_words();
             if !words.is_empty() {
                 told = format!("{told}{LAST_WORDS_FOLLOW}{words}");
@@ -773,20 +770,5 @@ async fn send_connections(
     }
     if let Some(again) = again.upgrade() {
         let _ = again.send(Event::NothingLeft { attempt }).await;
-    }
-}
-
-/// Passes a successor's standard error on and remembers the end of it.
-fn pass_on(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>, log: &Log) {
-    let mut bytes = [0; 4096];
-    while let Ok(n) = stderr.read(&mut bytes) {
-        if n == 0 {
-            return;
-        }
-        log.pass_on(&bytes[..n]);
-        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
-        words.extend_from_slice(&bytes[..n]);
-        let surplus = words.len().saturating_sub(LAST_WORDS);
-        words.drain(..surplus);
     }
 }

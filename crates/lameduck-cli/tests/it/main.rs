@@ -17,3 +17,4 @@ mod serve;
 mod service;
 mod signals;
 mod under_load;
+mod upgrade;

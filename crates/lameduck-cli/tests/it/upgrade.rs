@@ -1,0 +1,410 @@
+//! Upgrades of the real binary, asked for with the real command: what clients see of them, and what is left behind.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use lameduck_verify::load::{Load, Mode, Running, Until};
+use lameduck_verify::probe::Wire;
+use lameduck_verify::target::{Ready, Signal, Target};
+use serde_json::Value;
+
+use crate::command::Ended;
+use crate::service::{LIMIT, Service, WITH_ADMIN, new_directory};
+
+/// The control socket, in the server's directory.
+const CONTROL: &str = "run/control";
+const WITH_CONTROL: [&str; 2] = ["--control", CONTROL];
+const BINARY: &str = env!("CARGO_BIN_EXE_lameduck");
+/// Where tests that replace the program have it, in the server's directory.
+const PROGRAM: &str = "program";
+const UPGRADES: u64 = 20;
+
+impl Service {
+    #[track_caller]
+    fn upgradable(flags: &[&str]) -> Service {
+        let flags: Vec<&str> = WITH_CONTROL.iter().chain(flags).copied().collect();
+        Service::start(&flags)
+    }
+
+    /// The same from a path in the server's directory that can be made to lead elsewhere.
+    #[track_caller]
+    fn replaceable() -> Service {
+        let directory = new_directory();
+        let program = directory.path().join(PROGRAM);
+        symlink(BINARY, &program).unwrap();
+        let listen = ["serve", "--listen", "127.0.0.1:0"];
+        let command = Target::command(program).args(listen).args(WITH_CONTROL);
+        Service::run(directory, command, Ready::Stderr("istening on ".into()), 1)
+    }
+
+    /// Puts a script in the program's place.
+    fn replace_by_script(&self, script: &str, mode: u32) {
+        let (program, beside) = (self.path(PROGRAM), self.path("beside"));
+        std::fs::write(&beside, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&beside, PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::rename(beside, program).unwrap();
+    }
+
+    fn start_command(&self, verb: &str, flags: &[&str]) -> Target {
+        let command = Target::command(BINARY).arg(verb).args(WITH_CONTROL).args(flags);
+        command.directory(self.path("")).start().unwrap()
+    }
+
+    /// Asks the service with the command, as an operator does.
+    #[track_caller]
+    fn operate(&self, verb: &str, flags: &[&str]) -> Ended {
+        ended(self.start_command(verb, flags))
+    }
+
+    #[track_caller]
+    fn upgrade(&self) -> String {
+        let ended = self.operate("upgrade", &[]);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", self.target.stderr());
+        ended.stdout
+    }
+
+    #[track_caller]
+    fn status(&self) -> Value {
+        let ended = self.operate("status", &["--json"]);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+        serde_json::from_str(&ended.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn version(&self) -> Value {
+        serde_json::from_str(&self.get("/version").1).unwrap()
+    }
+
+    #[track_caller]
+    fn number(&self) -> u64 {
+        number(&self.get("/b").1)
+    }
+
+    /// Asks again and again until this many generations are left.
+    #[track_caller]
+    fn wait_generations(&self, count: usize) {
+        let deadline = std::time::Instant::now() + LIMIT;
+        loop {
+            let status = self.status();
+            if status["generations"].as_array().unwrap().len() == count {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{status:#}");
+        }
+    }
+
+    /// Waits until no generation holds standard error, and looks for processes that do not.
+    #[track_caller]
+    fn leaves_no_process(&mut self) {
+        let words = self.last_words();
+        self.wait();
+        assert_eq!(alive_in_group(self.target.pid()), [0; 0], "{words}");
+    }
+}
+
+/// The processes of a group that have not ended. Orphans that have may wait as zombies for whoever reaps them here.
+fn alive_in_group(group: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let alive = entries.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // Behind the name in parentheses: state, parent, group.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let is_alive = fields.next()? != "Z" && fields.nth(1)?.parse() == Ok(group);
+        is_alive.then_some(pid)
+    });
+    alive.collect()
+}
+
+#[track_caller]
+fn ended(mut command: Target) -> Ended {
+    let code = command.wait(LIMIT).unwrap().code;
+    let [stdout, stderr] = [command.whole_stdout(LIMIT), command.whole_stderr(LIMIT)];
+    Ended { code, stdout: stdout.unwrap(), stderr: stderr.unwrap() }
+}
+
+fn number(body: &str) -> u64 {
+    let body: Value = serde_json::from_str(body).unwrap();
+    body["num"].as_u64().unwrap()
+}
+
+/// Counts on one kept connection until told to stop; any close, reset or refusal is a panic.
+fn count_on(address: &str, stop: &AtomicBool) -> Vec<u64> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    let mut numbers = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        stream.write_all(b"GET /b HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            answers.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_ascii_lowercase();
+            assert_ne!(line, "connection: close", "after {} answers", numbers.len());
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        answers.read_exact(&mut body).unwrap();
+        numbers.push(number(&String::from_utf8(body).unwrap()));
+    }
+    numbers
+}
+
+#[track_caller]
+fn load(service: &Service, path: &str, mode: Mode, clients: usize) -> Running {
+    let load = Load::new(service.place(path), mode).connections(clients).threads(2);
+    let running = load.until(Until::Elapsed(LIMIT * 10)).start().unwrap();
+    running.wait_flowing(LIMIT).unwrap();
+    running
+}
+
+#[test]
+fn no_client_notices_an_upgrade_and_no_number_is_lost_or_given_twice() {
+    const COUNTING: usize = 4;
+    let mut service = Service::upgradable(&[]);
+    let before = service.number();
+    let kept = load(&service, "/version", Mode::KeepAlive, 8);
+    let fresh = load(&service, "/version", Mode::NewConnection, 4);
+    let posts = load(&service, "/orders", Mode::Post, 4);
+    let stop = AtomicBool::new(false);
+    let numbers: Vec<u64> = thread::scope(|threads| {
+        let count = || count_on(&service.addresses[0], &stop);
+        let counting: Vec<_> = (0..COUNTING).map(|_| threads.spawn(count)).collect();
+        for upgrade in 1..=UPGRADES {
+            let said = service.upgrade();
+            let expected = format!("Upgraded: generation {}, pid ", upgrade + 1);
+            assert!(said.starts_with(&expected), "{said}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        counting.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    for (running, connections) in [(kept, Some(8)), (fresh, None), (posts, Some(4))] {
+        running.stop();
+        let report = running.finish();
+        assert_eq!(report.lost(), 0, "{report}");
+        if let Some(connections) = connections {
+            assert_eq!(report.connections_opened(), connections, "{report}");
+        }
+    }
+    let distinct: BTreeSet<u64> = numbers.iter().copied().collect();
+    assert_eq!(distinct.len(), numbers.len(), "a number was given twice");
+    assert_eq!(distinct.first(), Some(&(before + 1)));
+    assert_eq!(distinct.len() as u64, distinct.last().unwrap() - before, "a number is missing");
+    assert_eq!(service.number(), distinct.last().unwrap() + 1);
+    assert_eq!(service.version()["generation"], UPGRADES + 1);
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
+    service.leaves_no_process();
+}
+
+#[test]
+fn long_work_stays_with_its_generation_and_status_tells_of_each() {
+    let service = Service::upgradable(&[WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h"]);
+    let place = service.place("/a");
+    let mut long = Wire::connect(&place.address).unwrap();
+    long.request(&place.get(""));
+    service.wait_in_hand(1);
+    service.upgrade();
+    service.upgrade();
+    let status = service.status();
+    assert_eq!(status["active"], 3);
+    let generations = status["generations"].as_array().unwrap();
+    assert_eq!(generations[0]["generation"], 3);
+    assert_eq!(generations[0]["phase"], "serving");
+    let oldest = generations.last().unwrap();
+    assert_eq!((&oldest["generation"], &oldest["live"]["requests"]), (&1.into(), &1.into()));
+    assert_eq!(oldest["pid"], service.target.pid());
+
+    let table = service.operate("status", &[]).stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].trim_start().starts_with("generation  pid"), "{table}");
+    assert!(lines[1].starts_with("*  3 ") && lines[1].contains("  serving  "), "{table}");
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("   1 ") && last.contains("  draining  "), "{table}");
+    assert!(last.contains("  1 request, 1 connection  ") && last.ends_with("unlimited"), "{table}");
+}
+
+#[test]
+fn a_rollback_within_probation_gives_the_service_back() {
+    let mut service = Service::upgradable(&["--probation", "1h"]);
+    let first = service.number();
+    service.upgrade();
+    assert_eq!(service.number(), first + 1);
+    let back = service.operate("rollback", &[]);
+    assert_eq!((back.code, &*back.stderr), (Some(0), ""));
+    assert_eq!(back.stdout, "Rolled back: the previous generation serves again\n");
+    let version = service.version();
+    assert_eq!(
+        (&version["generation"], &version["pid"]),
+        (&1.into(), &service.target.pid().into())
+    );
+    assert_eq!(service.number(), first + 2);
+
+    let again = service.operate("rollback", &[]);
+    assert_eq!(again.code, Some(1));
+    let error = "error: rollback failed: this generation took over from nobody\nhint: ";
+    assert!(again.stderr.starts_with(error), "{}", again.stderr);
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
+    service.leaves_no_process();
+}
+
+#[test]
+fn after_probation_an_upgrade_is_final() {
+    let service = Service::upgradable(&["--probation", "0s"]);
+    service.upgrade();
+    service.wait_generations(1);
+    let back = service.operate("rollback", &[]);
+    assert_eq!(back.code, Some(1));
+    assert!(back.stderr.contains("the upgrade is final\nhint: "), "{}", back.stderr);
+    assert_eq!(service.version()["generation"], 2);
+}
+
+/// Upgrades to a broken program, sees the reason, and that everything is as it was.
+#[track_caller]
+fn check_broken(service: &Service, reason: &str) {
+    let before = service.version();
+    let ended = service.operate("upgrade", &[]);
+    assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+    let last_two: Vec<&str> = ended.stderr.lines().rev().take(2).collect();
+    assert!(last_two[0].starts_with("hint: "), "{}", ended.stderr);
+    assert!(last_two[1].starts_with("error: upgrade failed: "), "{}", ended.stderr);
+    assert!(ended.stderr.contains(reason), "`{reason}` is missing in {}", ended.stderr);
+    assert_eq!(service.version(), before);
+    assert_eq!(service.status()["generations"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_upgrade_to_a_broken_program_fails_with_its_reason_and_changes_nothing() {
+    let mut service = Service::replaceable();
+    let kept = load(&service, "/b", Mode::KeepAlive, 4);
+    std::fs::remove_file(service.path(PROGRAM)).unwrap();
+    check_broken(&service, "could not be started: No such file or directory");
+    service.replace_by_script("exit 0", 0o644);
+    check_broken(&service, "could not be started: Permission denied");
+    service.replace_by_script("echo 'cannot read' >&2; echo 'its settings' >&2; exit 7", 0o755);
+    check_broken(
+        &service,
+        "| cannot read\n| its settings\nerror: upgrade failed: it exited with code 7",
+    );
+    service.replace_by_script("kill -KILL $$", 0o755);
+    check_broken(&service, "it was killed by signal 9");
+    service.replace_by_script(&format!("exec {BINARY} \"$@\" --nonsense"), 0o755);
+    check_broken(&service, "| error: --nonsense: no such flag");
+
+    service.replace_by_script(&format!("exec {BINARY} \"$@\""), 0o755);
+    service.upgrade();
+    assert_eq!(service.version()["generation"], 2);
+    kept.stop();
+    let report = kept.finish();
+    assert_eq!((report.lost(), report.connections_opened()), (0, 4), "{report}");
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
+    service.leaves_no_process();
+}
+
+#[test]
+fn a_stop_over_the_socket_ends_with_the_reports_code() {
+    let mut service = Service::upgradable(&[]);
+    let ended = service.operate("stop", &[]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert!(ended.stdout.starts_with("Stopped: finished in "), "{}", ended.stdout);
+    assert_eq!(service.wait().code, Some(0));
+    service.leaves_no_process();
+    let left = std::fs::read_dir(service.path("run")).unwrap().count();
+    assert_eq!(left, 0, "a control socket was left behind");
+
+    for verb in ["stop", "status", "upgrade", "rollback"] {
+        let ended = service.operate(verb, &[]);
+        assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{}", ended.stderr);
+        assert!(
+            lines[0].starts_with("error: cannot ask the service at run/control: "),
+            "{lines:?}"
+        );
+        assert!(lines[1].starts_with("hint: "), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_stop_over_the_socket_tells_what_the_deadline_cut() {
+    let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
+    let mut service = Service::upgradable(&flags);
+    let place = service.place("/a");
+    let mut long = Wire::connect(&place.address).unwrap();
+    long.request(&place.get(""));
+    service.wait_in_hand(1);
+    let ended = service.operate("stop", &[]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(3), ""));
+    assert!(ended.stdout.starts_with("Stopped: deadline exceeded in "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("\n  cut: request GET /a\n"), "{}", ended.stdout);
+    assert_eq!(service.wait().code, Some(3));
+}
+
+/// TERM reaches the service while its successor has come as far as `reached` says; nobody is left.
+#[track_caller]
+fn check_term(mut service: Service, reached: impl FnOnce()) {
+    let upgrade = service.start_command("upgrade", &[]);
+    service.target.wait_stderr("Upgrading: started", LIMIT).unwrap();
+    reached();
+    let exit = service.stop();
+    assert_eq!(exit.code, Some(0), "{}", service.target.stderr());
+    let ended = ended(upgrade);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("error: "), "{}", ended.stderr);
+    service.leaves_no_process();
+}
+
+#[test]
+fn a_stop_before_the_successor_says_a_word_leaves_no_process() {
+    let service = Service::replaceable();
+    service.replace_by_script("exec sleep 1000", 0o755);
+    check_term(service, || {});
+}
+
+#[test]
+fn a_stop_while_the_successor_initialises_leaves_no_process() {
+    // It accepts and never answers: whoever has connected is in the middle of its start.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = Service::replaceable();
+    let database = format!("postgres://u@{}/arena", silent.local_addr().unwrap());
+    service.replace_by_script(&format!("exec {BINARY} \"$@\" --database {database}"), 0o755);
+    let mut connection = None;
+    check_term(service, || connection = Some(silent.accept().unwrap()));
+}
+
+#[test]
+fn a_stop_does_not_leave_a_successor_that_will_not_go() {
+    let service = Service::replaceable();
+    service.replace_by_script("trap '' TERM; while :; do sleep 1; done", 0o755);
+    check_term(service, || {});
+}
+
+#[test]
+fn a_takeover_by_hand_needs_no_signal() {
+    let mut service = Service::upgradable(&[]);
+    let first = service.number();
+    // Started by nobody's child: an operator's shell, another supervisor.
+    let flags = ["serve", "--listen", "127.0.0.1:0", "--takeover"];
+    let command = Target::command(BINARY).args(flags).args(WITH_CONTROL);
+    let command = command.directory(service.path("")).ready(Ready::Stderr("istening on ".into()));
+    let mut successor = command.ready_limit(LIMIT).start().unwrap();
+    service.target.wait_stderr("Handed over to generation 2", LIMIT).unwrap();
+    assert_eq!(service.version()["pid"], successor.pid());
+    assert_eq!(service.number(), first + 1);
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
+    assert_eq!(successor.wait(LIMIT).unwrap().code, Some(0));
+    service.leaves_no_process();
+
+    let nobody = service.operate("serve", &["--takeover", "--listen", "127.0.0.1:0"]);
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.stderr.starts_with("error: cannot take over from "), "{}", nobody.stderr);
+}
