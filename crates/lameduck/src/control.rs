@@ -461,6 +461,8 @@ impl Control {
                 }
                 Action::Stop(outcome) => self.report(outcome),
                 Action::Resume => {
+                    // Whatever stop comes next is a new one, with an account of its own.
+                    self.stop = None;
                     self.hands.registry.tell(Told::Serve);
                     self.hands.sign.show(State::Ready);
                     self.hands.teller.taken_back(Instant::now());
