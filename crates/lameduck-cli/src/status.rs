@@ -121,11 +121,11 @@ mod tests {
         });
         assert_eq!(
             table(&status),
-            "   generation  pid    version  phase          age         live work                   time left\n\
-             *  12          40001  1.1.0    serving        2.1 s       2 requests, 31 connections  -\n   \
-                11          977    1.0.0    draining       1 h 2 min   1 request                   unlimited\n   \
-                10          976    1.0.0    draining       1 d 1 h     nothing                     1 min 1 s\n   \
-                9           -      -        not answering  -           -                           -\n"
+            "   generation  pid    version  phase          age        live work                   time left\n\
+             *  12          40001  1.1.0    serving        2.1 s      2 requests, 31 connections  -\n   \
+                11          977    1.0.0    draining       1 h 2 min  1 request                   unlimited\n   \
+                10          976    1.0.0    draining       1 d 1 h    nothing                     1 min 1 s\n   \
+                9           -      -        not answering  -          -                           -\n"
         );
     }
 }

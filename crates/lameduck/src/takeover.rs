@@ -17,15 +17,35 @@
 //!
 //! In probation there is a way back: the successor dies, or says `Resume`, or the operator asks the predecessor. The
 //! predecessor accepts again first and says `Rollback` then, so that somebody accepts at any time. `Final` closes the
-//! way back: from the predecessor when probation is over, from the successor when it was told to stop or was itself
-//! replaced. The predecessor answers that with a `Final` of its own once it has given up its copies of the listeners,
-//! so whoever received one holds the listeners alone.
+//! way back: from the predecessor when probation is over, from the successor when it was told to stop or is asked to hand
+//! the service on. The predecessor answers that with a `Final` of its own once it has given up its copies of the
+//! listeners, so whoever received one holds them alone.
 //!
 //! An end of file on either side means that the process is gone. A side that only gives up says so first.
 //!
 //! [`predecessor`] and [`successor`] each decide for one attempt. They own no task, no socket and no clock: they are
-//! told what happened (`handle`), say what to do (`poll_action`) and when to wake them (`poll_timeout`). Whoever drives
-//! them does what an action says before the next input. [`wire`] is what they say to each other.
+//! told what happened (`handle`), say what to do (`poll_action`) and when to wake them (`poll_timeout`). [`wire`] is what
+//! they say to each other.
+//!
+//! # Rules for whoever drives them
+//!
+//! With these rules the machines, together with [`phase`](crate::phase), keep the promises that
+//! `tests/takeover_model.rs` checks in every order of messages, timers, deaths, stops and rollbacks; most of them are
+//! there with a driver that breaks them.
+//!
+//! 1. An action is done before the next input. What it makes the machine of the phases say is passed on at once:
+//!    `AskToAdmit` asks `TakeoverAsked`, whose answer is `Admitted` or `TurnedAway`; `SuccessorAccepting`,
+//!    `SuccessorLost`, `SuccessorKeeps` and `Failed` are its inputs of like names; its `RefuseSuccessor` is `TurnedAway`,
+//!    its `ConfirmSuccessor` is `Confirmed`, once the copies of the listeners are closed. On the other side `Accept` is
+//!    its `Ready`, and `GiveBack` its `PredecessorResumed`.
+//! 2. `Resumed` and the successor's `Accepting` are told when the accept loops run and no order to close waits for them.
+//! 3. The control socket of a version takes its place when it [has taken over](successor::Successor::has_taken_over).
+//! 4. A version admits nobody while [it takes the service back](predecessor::Predecessor::is_taking_back), and nobody
+//!    before it [holds the listeners alone](successor::Successor::holds_alone): it says `Keep`, and answers who asks when
+//!    that is confirmed.
+//! 5. On a stop each attempt is told `Confirmed`, and the version's own takeover `CannotServe` and `Keep`; each takes
+//!    what concerns it.
+//! 6. Whoever is to be killed is killed by SIGKILL, and no end of file is made up for it.
 
 pub(crate) mod channel;
 use std::collections::HashSet;

@@ -11,10 +11,10 @@ use crate::service::{LIMIT, Service};
 
 /// The rest of a head comes this long after the stop.
 const LATE: Duration = Duration::from_millis(100);
-/// Heads that never become whole hold the exit no longer than this, on a busy machine.
-const HEADS_HOLD: Duration = Duration::from_millis(1_300);
-/// What is no request at all holds the exit no longer than this.
-const SILENCE_HOLDS: Duration = Duration::from_secs(1);
+/// Heads that never become whole hold the exit for 1.3 s, what is no request at all for 1 s: what the bench measures on a
+/// quiet machine. A busy one, whose disk may take its time over closing the database, gets half a second more.
+const HEADS_HOLD: Duration = Duration::from_millis(1_300 + 500);
+const SILENCE_HOLDS: Duration = Duration::from_millis(1_000 + 500);
 
 const COUNT: usize = 20;
 

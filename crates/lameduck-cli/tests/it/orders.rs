@@ -88,6 +88,22 @@ fn an_acknowledged_order_is_in_postgresql_once() {
     assert_eq!(stored.into_iter().collect::<BTreeSet<_>>(), acked);
 }
 
+/// What can't be stored any more is said, and holds nothing.
+#[test]
+fn a_database_that_is_gone_does_not_hold_the_exit() {
+    let mut cluster = Cluster::start();
+    let url = cluster.create_database("arena");
+    let mut service = Service::start(&["--database", &url]);
+    assert_eq!(service.get("/b").0, 200);
+    cluster.stop();
+    assert_eq!(service.get("/b").0, 200);
+    let exit = service.stop();
+    let words = service.last_words();
+    assert_eq!(exit.code, Some(1), "{exit}: {words}");
+    assert!(words.contains("failed to close counter after "), "{words}");
+    assert!(exit.elapsed < Duration::from_secs(8), "{exit}: {words}");
+}
+
 /// Asks for numbers on a kept connection, with a new one whenever it was told to, until it is stopped.
 fn numbers(aim: &Aim, stopped: &AtomicBool) -> Vec<u64> {
     let mut seen = Vec::new();

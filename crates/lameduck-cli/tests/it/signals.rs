@@ -165,7 +165,7 @@ fn full_pipe(directory: &std::path::Path) -> (std::path::PathBuf, std::fs::File)
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut options = std::fs::OpenOptions::new();
     let mut ends = options.read(true).write(true).custom_flags(nonblocking).open(&path).unwrap();
-    for piece in [&[b'x'; 4096][..], &[b'x']] {
+    for piece in [&[b'x'; 4096][..], b"x"] {
         while ends.write(piece).is_ok() {}
     }
     (path, ends)

@@ -22,7 +22,6 @@
 //! | Probation | Resume, or a rollback is asked for | TakingBack | successor lost |
 //! | Probation | Final | Kept | successor keeps |
 //! | Probation, Kept, TakingBack | confirmed | Final | Final |
-//! | Probation, Kept, TakingBack, Final | turned away | Dismissed | Rollback |
 //! | Probation, Kept, Final | drained | the same | Drained |
 //! | TakingBack | resumed | Dismissed | Rollback |
 //! | TakingBack, Kept, Final, Dismissed | gone | Over | close |
@@ -60,7 +59,7 @@ pub enum Input {
     Gone,
     /// The answer to [`Action::AskToAdmit`]: yes, and this is what there is.
     Admitted(Inventory),
-    /// The answer to [`Action::AskToAdmit`]: no. Later: this process stops, or was itself rolled back.
+    /// The answer to [`Action::AskToAdmit`]: no. Later, until the successor accepts: this process stops.
     TurnedAway(Why),
     /// The answer to [`Action::SaveState`]. The driver keeps the descriptors.
     StateSaved(Vec<SavedState>),
@@ -176,6 +175,12 @@ impl Predecessor {
     /// Whether the service can be taken back.
     pub fn has_way_back(&self) -> bool {
         self.state == State::Probation
+    }
+
+    /// Whether the service is on its way back. Until it is here, no other successor may be admitted: two would hold a
+    /// commit.
+    pub fn is_taking_back(&self) -> bool {
+        self.state == State::TakingBack
     }
 
     /// Whether nothing will ever happen here again.
@@ -371,8 +376,13 @@ impl Predecessor {
                 self.actions.push_back(Action::Failed(why.clone()));
                 self.dismiss(why);
             }
-            State::Probation | State::Kept | State::TakingBack | State::Final => self.dismiss(why),
-            State::Doomed | State::Dismissed | State::Over => {}
+            State::Doomed
+            | State::Probation
+            | State::Kept
+            | State::TakingBack
+            | State::Final
+            | State::Dismissed
+            | State::Over => {}
         }
     }
 

@@ -64,7 +64,9 @@ pub enum Input {
     CannotServe(Why),
     /// After [`Action::Accept`]: the accept loops run.
     Accepting,
-    /// This version keeps the service: it was told to stop, or its own successor accepts.
+    /// This version keeps the service: it was told to stop, or another version asks to take over from it. That one is
+    /// answered once this one [holds the listeners alone](Successor::holds_alone): if both had a way back, the death of
+    /// the one between them would leave two in service.
     Keep,
     /// The service is to go back to the predecessor.
     GiveBackAsked(Why),
@@ -88,12 +90,13 @@ pub enum Action {
     },
     /// Serve this connection, whose socket came beside it.
     Adopt(Connection),
-    /// The predecessor is gone. There is no way back, and no more connections come.
+    /// The predecessor is gone. There is no way back, and no more connections come. Whoever waited for this version to
+    /// hold the listeners alone can be answered.
     PredecessorLost,
-    /// The predecessor gave up its listeners for good.
+    /// The predecessor gave up its listeners for good. Whoever waited for that can be answered.
     Confirmed,
-    /// The predecessor accepts again: close the gate by hand-over, finish, and go. A successor of this version's own
-    /// goes as well.
+    /// The predecessor accepts again: close the gate by hand-over, finish, and go. Whoever asks to take over from this
+    /// version is turned away.
     GiveBack(Why),
     /// There will be no takeover.
     Failed(Why),
@@ -125,7 +128,7 @@ enum State {
     Initialising,
     Orphaned,
     Willing,
-    Starting { predecessor: Presence, kept: bool },
+    Starting { predecessor: Presence },
     Probation,
     Returning,
     Confirmed,
@@ -159,16 +162,31 @@ impl Successor {
     /// Whether no other process holds the listeners of this one any more, so that they may be closed for good.
     pub fn holds_alone(&self) -> bool {
         match self.state {
-            State::Alone
-            | State::Orphaned
-            | State::Starting { predecessor: Presence::Lost, .. } => true,
+            State::Alone | State::Orphaned | State::Starting { predecessor: Presence::Lost } => {
+                true
+            }
             State::Waiting
             | State::Initialising
             | State::Willing
-            | State::Starting { predecessor: Presence::Here, .. }
+            | State::Starting { predecessor: Presence::Here }
             | State::Probation
             | State::Returning
             | State::Confirmed
+            | State::GivenBack
+            | State::Over => false,
+        }
+    }
+
+    /// Whether this version accepts and has said so. Its control socket takes its place no sooner: before that nobody
+    /// can ask it to hand the service on.
+    pub fn has_taken_over(&self) -> bool {
+        match self.state {
+            State::Probation | State::Returning | State::Confirmed | State::Alone => true,
+            State::Waiting
+            | State::Initialising
+            | State::Orphaned
+            | State::Willing
+            | State::Starting { .. }
             | State::GivenBack
             | State::Over => false,
         }
@@ -282,20 +300,17 @@ impl Successor {
     }
 
     fn accept(&mut self, states: Vec<SavedState>, predecessor: Presence) {
-        self.state = State::Starting { predecessor, kept: false };
+        self.state = State::Starting { predecessor };
         self.timer = None;
         self.actions.push_back(Action::Accept { states, predecessor });
     }
 
     fn accepting(&mut self) {
-        let State::Starting { predecessor, kept } = self.state else { return };
+        let State::Starting { predecessor } = self.state else { return };
         match predecessor {
             Presence::Here => {
                 self.state = State::Probation;
                 self.send(Message::Accepting);
-                if kept {
-                    self.keep();
-                }
             }
             Presence::Lost => self.state = State::Alone,
         }
@@ -303,9 +318,6 @@ impl Successor {
 
     fn keep(&mut self) {
         match self.state {
-            State::Starting { predecessor, .. } => {
-                self.state = State::Starting { predecessor, kept: true };
-            }
             State::Probation | State::Returning => {
                 self.state = State::Confirmed;
                 self.send(Message::Final);
@@ -314,6 +326,7 @@ impl Successor {
             | State::Initialising
             | State::Orphaned
             | State::Willing
+            | State::Starting { .. }
             | State::Confirmed
             | State::Alone
             | State::GivenBack
@@ -335,8 +348,8 @@ impl Successor {
                 self.actions.push_back(Action::PredecessorLost);
                 self.accept(Vec::new(), Presence::Lost);
             }
-            State::Starting { predecessor: Presence::Here, kept } => {
-                self.state = State::Starting { predecessor: Presence::Lost, kept };
+            State::Starting { predecessor: Presence::Here } => {
+                self.state = State::Starting { predecessor: Presence::Lost };
                 self.actions.push_back(Action::PredecessorLost);
             }
             State::Probation | State::Returning | State::Confirmed => {
@@ -345,7 +358,7 @@ impl Successor {
             }
             State::GivenBack => self.end(),
             State::Orphaned
-            | State::Starting { predecessor: Presence::Lost, .. }
+            | State::Starting { predecessor: Presence::Lost }
             | State::Alone
             | State::Over => {}
         }
@@ -356,8 +369,8 @@ impl Successor {
             State::Waiting
             | State::Initialising
             | State::Willing
-            | State::Starting { predecessor: Presence::Here, .. } => self.refuse(why),
-            State::Orphaned | State::Starting { predecessor: Presence::Lost, .. } => self.fail(why),
+            | State::Starting { predecessor: Presence::Here } => self.refuse(why),
+            State::Orphaned | State::Starting { predecessor: Presence::Lost } => self.fail(why),
             State::Probation
             | State::Returning
             | State::Confirmed

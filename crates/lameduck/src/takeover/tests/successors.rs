@@ -352,17 +352,18 @@ fn a_version_that_keeps_the_service_holds_it_alone_once_that_is_confirmed() {
     );
 }
 
-/// It can be replaced or told to stop before its accept loops have reported.
+/// It can't have been replaced yet, and a stop says that it can't serve.
 #[test]
-fn a_version_that_keeps_the_service_before_it_accepts_says_both() {
+fn there_is_nothing_to_keep_before_the_accept() {
     check(
         "
         0ms connected -> Hello | until 20ms offer
         1ms Offer -> initialise(2) |
-        2ms ready -> Ready | until 152ms commit
-        3ms Commit -> accept(1) |
-        4ms keep -> |
-        5ms accepting -> Accepting Final |
+        2ms keep -> |
+        3ms ready -> Ready | until 153ms commit
+        4ms Commit -> accept(1) |
+        5ms keep -> |
+        6ms accepting -> Accepting | probation
         ",
     );
 }

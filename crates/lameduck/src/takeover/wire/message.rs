@@ -28,8 +28,8 @@ pub enum Message {
     Resume(Why),
     /// Predecessor, after the commit: stop accepting, finish, and go.
     Rollback(Why),
-    /// Either end: there is no way back from here. Probation is over, or the successor was told to stop, or it has
-    /// handed the service on itself.
+    /// Either end: there is no way back from here. Probation is over, or the successor was told to stop, or it is about
+    /// to hand the service on itself.
     Final,
     /// The command line: do this.
     Command(Command),
