@@ -9,7 +9,7 @@ use std::thread;
 
 use lameduck_verify::load::{Load, Mode, Running, Until};
 use lameduck_verify::probe::Wire;
-use lameduck_verify::target::{Ready, Signal, Target};
+use lameduck_verify::target::{Ready, Target};
 use serde_json::Value;
 
 use crate::command::Ended;
