@@ -79,6 +79,20 @@ impl Service {
         serde_json::from_str(&self.get("/version").1).unwrap()
     }
 
+    /// Asks on new connections until this generation answers. The one before may accept a last connection just after
+    /// the hand-over was told: its accept loops close then, and not before.
+    #[track_caller]
+    fn wait_answers_from(&self, generation: u64) -> Value {
+        let deadline = std::time::Instant::now() + LIMIT;
+        loop {
+            let version = self.version();
+            if version["generation"] == generation {
+                return version;
+            }
+            assert!(std::time::Instant::now() < deadline, "{version}");
+        }
+    }
+
     #[track_caller]
     fn number(&self) -> u64 {
         number(&self.get("/b").1)
@@ -201,7 +215,7 @@ fn no_client_notices_an_upgrade_and_no_number_is_lost_or_given_twice() {
     assert_eq!(distinct.first(), Some(&(before + 1)));
     assert_eq!(distinct.len() as u64, distinct.last().unwrap() - before, "a number is missing");
     assert_eq!(service.number(), distinct.last().unwrap() + 1);
-    assert_eq!(service.version()["generation"], UPGRADES + 1);
+    service.wait_answers_from(UPGRADES + 1);
     assert_eq!(service.operate("stop", &[]).code, Some(0));
     service.leaves_no_process();
 }
@@ -242,11 +256,7 @@ fn a_rollback_within_probation_gives_the_service_back() {
     let back = service.operate("rollback", &[]);
     assert_eq!((back.code, &*back.stderr), (Some(0), ""));
     assert_eq!(back.stdout, "Rolled back: the previous generation serves again\n");
-    let version = service.version();
-    assert_eq!(
-        (&version["generation"], &version["pid"]),
-        (&1.into(), &service.target.pid().into())
-    );
+    assert_eq!(service.wait_answers_from(1)["pid"], service.target.pid());
     assert_eq!(service.number(), first + 2);
 
     let again = service.operate("rollback", &[]);
@@ -302,7 +312,7 @@ fn an_upgrade_to_a_broken_program_fails_with_its_reason_and_changes_nothing() {
 
     service.replace_by_script(&format!("exec {BINARY} \"$@\""), 0o755);
     service.upgrade();
-    assert_eq!(service.version()["generation"], 2);
+    service.wait_answers_from(2);
     kept.stop();
     let report = kept.finish();
     assert_eq!((report.lost(), report.connections_opened()), (0, 4), "{report}");
@@ -398,7 +408,7 @@ fn a_takeover_by_hand_needs_no_signal() {
     let command = command.directory(service.path("")).ready(Ready::Stderr("istening on ".into()));
     let mut successor = command.ready_limit(LIMIT).start().unwrap();
     service.target.wait_stderr("Handed over to generation 2", LIMIT).unwrap();
-    assert_eq!(service.version()["pid"], successor.pid());
+    assert_eq!(service.wait_answers_from(2)["pid"], successor.pid());
     assert_eq!(service.number(), first + 1);
     assert_eq!(service.operate("stop", &[]).code, Some(0));
     assert_eq!(successor.wait(LIMIT).unwrap().code, Some(0));
