@@ -148,6 +148,14 @@ impl Resources {
         Ok(())
     }
 
+    /// Takes back a registration that nothing can use yet.
+    pub(crate) fn forget(&self, name: &str) {
+        let mut entries = self.lock();
+        if entries.last().is_some_and(|entry| entry.name == name) {
+            entries.pop();
+        }
+    }
+
     /// The longest chain of budgets that were asked for by name: what closing has reserved.
     pub(crate) fn reserve(&self) -> Duration {
         let entries = self.lock();

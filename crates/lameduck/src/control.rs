@@ -265,8 +265,8 @@ impl Control {
     fn is_over(&self) -> bool {
         match self.end {
             End::NotYet => false,
-            End::Abandoned => true,
-            End::Reported { .. } => self.scope == Scope::Library,
+            // In a process of ours the thread stays: it alone can make the process leave, and take a signal.
+            End::Abandoned | End::Reported { .. } => self.scope == Scope::Library,
         }
     }
 
@@ -340,7 +340,11 @@ impl Control {
                 self.act();
             }
             // The report is out and something still holds the process: this is the operator's last word.
-            (Some(_), End::Reported { .. } | End::Abandoned) => {
+            // Nobody holds a handle any more: the signal does what it does to a program without lameduck.
+            (Some(_), End::Abandoned) => {
+                let _ = signal_hook::low_level::emulate_default_handler(number);
+            }
+            (Some(_), End::Reported { .. }) => {
                 signal_hook::low_level::exit(i32::from(exit::forced_by(number)));
             }
         }

@@ -56,13 +56,17 @@ const UNWANTED: Duration = Duration::from_secs(1);
 
 /// Whether lame duck and closing leave any time to drain.
 fn fits(grace: Option<Duration>, lame_duck: Duration, reserve: Duration) -> Result<(), Error> {
-    match grace {
-        Some(grace) if lame_duck + reserve > grace => Err(Error::budget(format!(
-            "fit a lame duck of {lame_duck:?} and closing budgets of {reserve:?} into a grace period of \
-             {grace:?}"
-        ))),
-        Some(_) | None => Ok(()),
+    let Some(grace) = grace else { return Ok(()) };
+    if lame_duck.saturating_add(reserve) <= grace {
+        return Ok(());
     }
+    let closing = match reserve {
+        Duration::ZERO => String::new(),
+        reserve => format!(" and closing budgets of {reserve:?}"),
+    };
+    Err(Error::budget(format!(
+        "fit a lame duck of {lame_duck:?}{closing} into a grace period of {grace:?}"
+    )))
 }
 
 /// What was settled at the start.
@@ -115,7 +119,7 @@ impl Drop for Shared {
 /// A service's life, from start to exit: the handle everything is registered with.
 ///
 /// Cheap to clone; all clones are the same life. When the last one is dropped before a stop began, the life is given
-/// up: signals are no longer taken. See the [crate root](crate) for a whole program with a server; this one has only
+/// up: signals then do what they do to a program without lameduck. See the [crate root](crate) for a whole program with a server; this one has only
 /// something to finish and something to close:
 ///
 /// ```
@@ -588,7 +592,11 @@ impl Closing<'_> {
             Box::new(move || Box::pin(async move { close().await.into_result() })),
         )?;
         let reserve = shared.resources.reserve();
-        fits(shared.settings.grace, shared.settings.lame_duck, reserve)?;
+        if let Err(refused) = fits(shared.settings.grace, shared.settings.lame_duck, reserve) {
+            // Refused means as if it had never been registered.
+            shared.resources.forget(&self.name);
+            return Err(refused);
+        }
         shared.control.send(Message::Reserve(reserve));
         Ok(())
     }

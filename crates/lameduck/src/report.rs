@@ -165,7 +165,7 @@ impl fmt::Display for Report {
                 writeln!(f, "Server forced to shutdown: deadline exceeded")?;
             }
             Outcome::Forced(cause) => {
-                writeln!(f, "Server forced to shutdown: second stop ({})", cause_word(cause))?;
+                writeln!(f, "Server forced to shutdown: {}", cause_word(cause))?;
             }
         }
         let cause = self.cause.map_or_else(|| "nothing".to_owned(), cause_word);
