@@ -49,6 +49,11 @@
 //! | [`closing`] | resources that close in order, each within its own budget |
 //! | [`signals`] | which signal means what |
 //! | [`exit`] | the exit codes, in one place |
+//! | [`upgrade`], [`handover`] | the live upgrade: a successor takes over, connections included ([`Builder::control`]) |
+//! | [`shared`], [`states`] | what moves with it: counters both versions write, and states |
+//! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
+//! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
+//! | [`notify`] | what a service manager is told |
 //! | [`phase`] | the pure machine that decides what happens next: no task, no socket, no clock |
 //!
 //! # Defaults
