@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lameduck::{Exit, Lifecycle, Listener};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::{Config, Grace, Takeover};
@@ -28,25 +29,35 @@ const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
 /// When it could not start; nothing is left behind then.
 pub async fn run(config: Config) -> Result<Exit, Error> {
     let life = lifecycle(&config)?;
+    // Held until the start is over: a stop that overtakes it waits, and closes what was opened meanwhile.
+    let (starting, started) = oneshot::channel::<()>();
+    life.task("start", |_| async move {
+        // The end of the channel is the word.
+        let _ = started.await;
+    });
     let sockets = Sockets::bind(&life, &config).await?;
+    let drain = life.drain();
     let mut opening = std::pin::pin!(open(&life, &config));
-    let open = tokio::select! {
-        open = &mut opening => open?,
+    let opened = tokio::select! {
+        open = &mut opening => Some(open?),
         // A signal while the database keeps us waiting is a stop like any other.
-        exit = life.ended() => {
-            if let Ok(Ok(open)) = timeout(OPEN_WHEN_STOPPED, opening).await {
+        () = drain.started() => timeout(OPEN_WHEN_STOPPED, opening).await.ok().and_then(Result::ok),
+    };
+    match opened {
+        Some(open) if !drain.is_draining() => {
+            sockets.serve(&life, &open.app)?;
+            drop(starting);
+            Ok(life.clone().run().await)
+        }
+        opened => {
+            drop(starting);
+            let exit = life.ended().await;
+            if let Some(open) = opened {
                 open.close_unused().await;
             }
-            return Ok(exit);
+            Ok(exit)
         }
-    };
-    if life.drain().is_draining() {
-        let exit = life.ended().await;
-        open.close_unused().await;
-        return Ok(exit);
     }
-    sockets.serve(&life, &open.app)?;
-    Ok(life.clone().run().await)
 }
 
 /// The opened database and what lives on it.
@@ -56,8 +67,8 @@ struct Open {
 }
 
 impl Open {
-    /// A stop overtook the start: it may have closed everything before this was registered. Closing twice is harmless,
-    /// and a file that was just made is left whole.
+    /// A stop overtook the start, in its first instant perhaps: then it was over before any of this was registered.
+    /// Closing twice is harmless, and a file that was just made is left whole.
     async fn close_unused(self) {
         let close = async {
             // Nobody was served, so there is nothing that an error could be about.

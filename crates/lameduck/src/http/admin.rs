@@ -63,7 +63,11 @@ struct Admin {
 impl Admin {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let Some(shared) = self.shared.upgrade() else {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, "gone\n".to_owned());
+            // The life is over and told; the process has a moment left, in which it must not look as if it hung.
+            return match request.uri().path() {
+                "/livez" => health(true, "live"),
+                _ => health(false, "stopped"),
+            };
         };
         let life = Lifecycle { shared };
         if request.method() != Method::GET && request.method() != Method::HEAD {
