@@ -408,7 +408,10 @@ impl Control {
                 let line = "A successor accepts: finishing what is in hand";
                 self.hands.log.line("handing-over", line);
             }
-            _ => self.hands.log.line("stop", &format!("Shutting down server... {cause}")),
+            _ => {
+                self.hands.log.line("stop", &format!("Shutting down server... {cause}"));
+                self.decide(Decision::Stopping);
+            }
         }
         let live = self.hands.registry.counts();
         let bound = match self.machine.deadline() {

@@ -263,6 +263,8 @@ impl Succession {
                         taking.go_on_with(connection, socket);
                     }
                 }
+                // A stop came first there: the whole service is to end.
+                Ok(Came::Message(Message::Refuse(why), _)) => taking.give_up(&why.to_string()),
                 Ok(Came::Message(Message::Final, _)) => {
                     self.let_go.send_replace(true);
                 }

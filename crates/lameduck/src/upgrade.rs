@@ -9,11 +9,10 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -49,8 +48,11 @@ pub const SEND: Duration = Duration::from_secs(5);
 /// After TERM, how long an unwanted successor may take to leave before it is killed.
 pub const KILL_AFTER: Duration = Duration::from_secs(5);
 
-/// What of a failed successor's last words is told.
-pub const LAST_WORDS: usize = 2_048;
+/// What of a failed successor's last words is told, in bytes: a panic with its backtrace fits.
+pub const LAST_WORDS: usize = 16 * 1024;
+
+/// How long one that ended its conversation may take to exit, and its last words to be read after that.
+pub const EXIT: Duration = Duration::from_secs(1);
 
 /// Upgrades that may wait for the one under way.
 pub const QUEUED: usize = 16;
@@ -76,6 +78,8 @@ pub(crate) enum Decision {
     Resumed,
     /// There is no way back any more.
     Confirmed,
+    /// This generation was told to stop, and not by a successor.
+    Stopping,
 }
 
 /// What happens to the task.
@@ -143,6 +147,15 @@ pub(crate) struct Upgrader {
     starting: Option<Starting>,
     handed: Option<Handed>,
     waiting: VecDeque<oneshot::Sender<Outcome>>,
+    /// Whether upgrades may begin.
+    admission: Admission,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Open,
+    /// This generation is stopping.
+    Closed,
 }
 
 /// What the control thread has to say: it never waits, so it is passed on.
@@ -189,6 +202,8 @@ enum Stage {
     AwaitsDecision,
     AwaitsReady,
     AwaitsAccepting,
+    /// It ended its conversation: its exit will say more.
+    AwaitsExit,
 }
 
 impl Stage {
@@ -200,6 +215,7 @@ impl Stage {
             Stage::AwaitsDecision => "this generation did not decide",
             Stage::AwaitsReady => "it did not become ready",
             Stage::AwaitsAccepting => "it was told to accept and did not say that it does",
+            Stage::AwaitsExit => "it ended its conversation before it accepted, and did not exit",
         }
     }
 }
@@ -216,6 +232,7 @@ pub(crate) struct Handed {
     channel: Arc<AsyncChannel>,
     successor: Successor,
     certainty: Certainty,
+    process: Option<Process>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,7 +246,15 @@ enum Certainty {
 struct Process {
     pid: u32,
     words: Arc<Mutex<Vec<u8>>>,
-    gone: Arc<AtomicBool>,
+    /// Held while it is signalled and while it is reaped, so that no other process can have its number meanwhile.
+    presence: Arc<Mutex<Presence>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It runs, or nobody has reaped it.
+    Here,
+    Reaped,
 }
 
 impl Process {
@@ -239,8 +264,8 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        if let (Some(pid), false) = (pid, self.gone.load(Ordering::Acquire)) {
+        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(pid), Presence::Here) = (number(self.pid), *presence) {
             // Gone meanwhile: then it has left as it was asked to.
             let _ = rustix::process::kill_process(pid, signal);
         }
@@ -255,6 +280,18 @@ impl Process {
             process.signal(Signal::KILL);
         }));
     }
+}
+
+fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Waits for a child's end; it stays a zombie, so that its number stays its own.
+fn await_exit(pid: u32) {
+    let Some(pid) = number(pid) else { return };
+    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    // Any other error means that there is nothing to wait for.
+    while matches!(waitid(WaitId::Pid(pid), how), Err(rustix::io::Errno::INTR)) {}
 }
 
 impl Upgrader {
@@ -272,6 +309,7 @@ impl Upgrader {
             starting: None,
             handed: None,
             waiting: VecDeque::new(),
+            admission: Admission::Open,
         }
     }
 
@@ -295,6 +333,9 @@ impl Upgrader {
 
     async fn upgrade(&mut self, queue: Queue, reply: oneshot::Sender<Outcome>) {
         let refusal = match (&self.starting, &self.handed) {
+            _ if self.admission == Admission::Closed => {
+                Some("this generation is stopping".to_owned())
+            }
             (Some(_), _) if queue == Queue::Wait && self.waiting.len() < QUEUED => {
                 self.waiting.push_back(reply);
                 return;
@@ -314,6 +355,7 @@ impl Upgrader {
             (None, None) => None,
         };
         if let Some(refusal) = refusal {
+            self.parts.log.line("upgrade-refused", &format!("Not upgrading: {refusal}"));
             let _ = reply.send(Err(refusal));
             return;
         }
@@ -336,7 +378,7 @@ impl Upgrader {
             Err(error) => {
                 let path = self.parts.program.path().display();
                 let why = format!("{path} could not be started: {error}");
-                self.fail(&why).await;
+                self.fail(Reason::Unexpected, &why).await;
             }
         }
     }
@@ -375,21 +417,34 @@ impl Upgrader {
         }));
     }
 
-    /// Waits for the process, and passes its words on, on threads that hold nothing at exit.
+    /// Waits for the process, and passes its words on, on threads that hold nothing at exit: the process may well
+    /// outlive us.
     fn watch(&self, attempt: u64, mut child: Child, stderr: Option<ChildStderr>) -> Process {
-        let process = Process { pid: child.id(), words: Arc::default(), gone: Arc::default() };
-        let again = self.again.clone();
-        let gone = Arc::clone(&process.gone);
-        let words = Arc::clone(&process.words);
-        let log = Arc::clone(&self.parts.log);
-        // Detached: the process may well outlive us, and must not hold us.
-        let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
-        drop(waiting.spawn(move || {
+        let process = Process {
+            pid: child.id(),
+            words: Arc::default(),
+            presence: Arc::new(Mutex::new(Presence::Here)),
+        };
+        let (words, log) = (Arc::clone(&process.words), Arc::clone(&self.parts.log));
+        let (read, all_read) = std::sync::mpsc::channel();
+        let passing_on = std::thread::Builder::new().name("lameduck-words".to_owned());
+        drop(passing_on.spawn(move || {
             if let Some(stderr) = stderr {
                 pass_on(stderr, &words, &log);
             }
+            // Nobody listens any more when a process it started still holds the pipe.
+            let _ = read.send(());
+        }));
+        let again = self.again.clone();
+        let waited_for = process.clone();
+        let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
+        drop(waiting.spawn(move || {
+            await_exit(waited_for.pid);
+            let _ = all_read.recv_timeout(EXIT);
+            let mut presence = waited_for.presence.lock().unwrap_or_else(PoisonError::into_inner);
             let status = child.wait();
-            gone.store(true, Ordering::Release);
+            *presence = Presence::Reaped;
+            drop(presence);
             if let Some(again) = again.upgrade() {
                 let _ = again.blocking_send(Event::Exited { attempt, status });
             }
@@ -422,11 +477,14 @@ impl Upgrader {
             let why =
                 format!("it speaks protocols {}, this generation {PROTOCOLS}", hello.protocols);
             refuse(channel, Reason::Protocol, why.clone());
-            return self.fail(&why).await;
+            return self.fail(Reason::Protocol, &why).await;
         }
         let channel = match channel.into_async() {
             Ok(channel) => Arc::new(channel),
-            Err(error) => return self.fail(&format!("its conversation failed: {error}")).await,
+            Err(error) => {
+                let why = format!("its conversation failed: {error}");
+                return self.fail(Reason::Unexpected, &why).await;
+            }
         };
         self.listen_to(attempt, &channel);
         self.newest += 1;
@@ -464,7 +522,7 @@ impl Upgrader {
         match decision {
             Decision::Admit => {
                 if let Err(error) = self.offer().await {
-                    self.fail(&format!("the offer failed: {error}")).await;
+                    self.lost(&format!("the offer failed: {error}")).await;
                 }
             }
             Decision::Refuse(refusal) => {
@@ -477,11 +535,42 @@ impl Upgrader {
                         (Reason::TooManyGenerations, "as many older generations drain as may")
                     }
                 };
-                self.turn_away(reason, text).await;
-                self.fail(text).await;
+                match self.starting {
+                    Some(_) => self.fail(reason, text).await,
+                    None => self.undo(reason, text).await,
+                }
             }
             Decision::Resumed => self.resumed().await,
             Decision::Confirmed => self.confirmed().await,
+            Decision::Stopping => self.stopping().await,
+        }
+    }
+
+    /// The stop wins over an upgrade under way, whatever the successor has said so far.
+    async fn stopping(&mut self) {
+        self.admission = Admission::Closed;
+        self.fail(Reason::Stopping, "this generation was told to stop").await;
+    }
+
+    /// The stop came first, though the successor accepts already.
+    ///
+    /// ```text
+    /// control thread: stop, refuses the successor that it knows to be starting
+    /// here:                    the successor says that it accepts
+    /// here:                                    the refusal comes
+    /// ```
+    async fn undo(&mut self, reason: Reason, text: &str) {
+        let Some(handed) = self.handed.take() else { return };
+        self.parts.handover.close();
+        let line = format!(
+            "Upgrade undone, a stop came first: generation {} (pid {}) is told to stop",
+            handed.successor.generation, handed.successor.pid
+        );
+        self.parts.log.line("upgrade-undone", &line);
+        let refusal = Message::Refuse(Why::new(reason, text));
+        let _ = handed.channel.send_within(SEND, &refusal, &[]).await;
+        if let Some(process) = handed.process {
+            process.end();
         }
     }
 
@@ -528,12 +617,11 @@ impl Upgrader {
             Ok(Came::Message(message, _)) if starting => self.starting_said(message).await,
             Ok(Came::Message(message, _)) if handed => self.successor_said(message).await,
             Ok(Came::Message(..)) => {}
-            Ok(Came::End) if starting => self.fail("it went away before it accepted").await,
+            Ok(Came::End) if starting => self.lost("it went away before it accepted").await,
             Ok(Came::End) if handed => self.successor_gone(),
             Err(error) if starting => {
                 let why = format!("it said what cannot be understood: {error}");
-                self.turn_away(Reason::Unexpected, &why).await;
-                self.fail(&why).await;
+                self.fail(Reason::Unexpected, &why).await;
             }
             Err(_) if handed => self.successor_gone(),
             Ok(Came::End) | Err(_) => {}
@@ -553,12 +641,13 @@ impl Upgrader {
             }
             (Message::Ready(ready), Stage::AwaitsReady) => self.commit(ready).await,
             (Message::Accepting, Stage::AwaitsAccepting) => self.accepting().await,
-            (Message::Refuse(why), _) => self.fail(&format!("it refused: {why}")).await,
+            (Message::Refuse(why), _) => {
+                self.fail(why.reason, &format!("it refused: {why}")).await;
+            }
             (message, stage) => {
                 let why =
                     format!("it said {} while this generation {stage:?}", message.kind().name());
-                self.turn_away(Reason::Unexpected, &why).await;
-                self.fail(&why).await;
+                self.fail(Reason::Unexpected, &why).await;
             }
         }
     }
@@ -574,7 +663,7 @@ impl Upgrader {
         self.alarm(attempt, ACCEPTING);
         let commit = Message::Commit(Commit::default());
         if let Err(error) = channel.send_within(SEND, &commit, &[]).await {
-            self.fail(&format!("it did not take the commit: {error}")).await;
+            self.lost(&format!("it did not take the commit: {error}")).await;
         }
     }
 
@@ -601,6 +690,7 @@ impl Upgrader {
             channel: Arc::clone(&conversation.channel),
             successor,
             certainty: Certainty::Probation,
+            process: starting.process,
         });
         self.parts.gates.hand_on(starting.used);
         let moving = self.parts.handover.open();
@@ -684,8 +774,23 @@ impl Upgrader {
             },
             Err(error) => format!("it could not be waited for: {error}"),
         };
+        // It may not have had the time to tidy up.
+        self.parts.place.sweep(self.parts.own);
         if self.starting.as_ref().is_some_and(|s| s.attempt == attempt) {
-            self.fail(&told).await;
+            self.fail(Reason::Failed, &told).await;
+        }
+    }
+
+    /// The conversation is over. If it was our child's, its exit and its last words tell more: they are waited for.
+    async fn lost(&mut self, why: &str) {
+        match &mut self.starting {
+            Some(starting) if starting.process.is_some() => {
+                starting.stage = Stage::AwaitsExit;
+                starting.until = Instant::now() + EXIT;
+                let attempt = starting.attempt;
+                self.alarm(attempt, EXIT);
+            }
+            Some(_) | None => self.fail(Reason::Failed, why).await,
         }
     }
 
@@ -702,18 +807,19 @@ impl Upgrader {
             starting.stage.bound(),
             starting.began.elapsed().as_secs_f64()
         );
-        self.turn_away(Reason::TimedOut, &why).await;
         if starting.stage == Stage::AwaitsAccepting
             && let Some(process) = &starting.process
         {
             // It may accept already, and what it accepted is lost: the only such moment, and it must not last.
             process.signal(Signal::KILL);
         }
-        self.fail(&why).await;
+        self.fail(Reason::TimedOut, &why).await;
     }
 
     /// The successor will not be: everything stays as it was.
-    async fn fail(&mut self, why: &str) {
+    async fn fail(&mut self, reason: Reason, why: &str) {
+        // It must not take our silence, or our end, for a reason to serve.
+        self.turn_away(reason, why).await;
         let Some(starting) = self.starting.take() else { return };
         let mut told = why.to_owned();
         if let Some(process) = &starting.process {
@@ -725,7 +831,8 @@ impl Upgrader {
         }
         self.parts.control.send(ToControl::Input(Input::TakeoverFailed));
         self.parts.control.send(ToControl::UpgradeDone { successor: None });
-        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {told}"));
+        // Its last words stand there already.
+        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {why}"));
         for reply in starting.replies {
             let _ = reply.send(Err(told.clone()));
         }

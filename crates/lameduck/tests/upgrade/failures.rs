@@ -1,7 +1,7 @@
 //! The successor fails: nothing changes, and the operator is told why. Numbers are those of the failure table.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lameduck::operate::Verb;
 use lameduck_verify::target::{Signal, free_address};
@@ -180,7 +180,7 @@ fn one_that_goes_away_between_ready_and_accepting_changes_nothing() {
     let service = Service::start();
     service.wish("raw crash-between");
     let why = service.fail_to_upgrade();
-    assert!(why.contains("code 0") || why.contains("went away"), "{why}");
+    assert!(why.contains("code 0"), "{why}");
     service.stop();
 }
 
@@ -199,13 +199,13 @@ fn one_that_never_says_that_it_accepts_is_killed() {
 #[test]
 fn one_that_talks_nonsense_is_told() {
     let service = Service::start();
-    for wish in ["raw garbage", "raw garbage-late"] {
-        service.wish(wish);
-        let began = Instant::now();
-        let why = service.fail_to_upgrade();
-        assert!(why.contains("cannot be understood"), "{wish}: {why}");
-        assert!(began.elapsed() < BOUND);
-    }
+    service.wish("raw garbage-late");
+    let why = service.fail_to_upgrade();
+    assert!(why.contains("cannot be understood"), "{why}");
+    // Nobody knows that it is the successor who speaks.
+    service.wish("raw garbage");
+    let why = service.fail_to_upgrade();
+    assert!(why.contains("did not ask to take over"), "{why}");
     service.stop();
 }
 
@@ -259,7 +259,7 @@ fn a_stop_at_any_moment_of_an_upgrade_leaves_no_process_of_two() {
         let started = service.target.wait_stderr("Upgrading: started", BOUND).unwrap();
         let successor = started.rsplit(' ').next().unwrap().parse().unwrap();
         // Not a wait for anything: another moment each time.
-        std::thread::sleep(std::time::Duration::from_millis(moment));
+        std::thread::sleep(Duration::from_millis(moment));
         service.target.signal(Signal::TERM).unwrap();
         let first = service.target.wait(BOUND).unwrap();
         assert!(first.code.is_some(), "{first}");
