@@ -73,6 +73,8 @@ pub(crate) enum Message {
         /// Its process, if it accepts.
         successor: Option<u32>,
     },
+    /// The successor has come and gone: what is left here ends here.
+    SuccessorLeft,
     /// Closing needs this much of the grace period.
     Reserve(Duration),
     /// The runtime answers.
@@ -366,6 +368,7 @@ impl Control {
             Message::UpgradeDone { successor: None } => {
                 self.hands.teller.reloaded(Instant::now(), "the upgrade failed, serving on");
             }
+            Message::SuccessorLeft => self.hands.registry.tell(Told::Finish),
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
@@ -479,7 +482,10 @@ impl Control {
 
     fn tell_finish(&self) {
         match self.machine.cause() {
-            Some(Cause::Successor) => self.hands.registry.tell(Told::Move),
+            Some(Cause::Successor) => {
+                self.hands.registry.tell(Told::Move);
+                self.decide(Decision::HandedOver);
+            }
             Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
                 self.hands.drain.cancel();
                 self.hands.registry.tell(Told::Finish);

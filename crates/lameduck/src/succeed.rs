@@ -271,10 +271,17 @@ impl Succession {
                 Ok(Came::Message(Message::Rollback(why), _)) => {
                     taking.log.line("rollback", &format!("Giving the service back: {why}"));
                     self.given_back.send_replace(true);
+                    taking.gates.hand_back();
                     taking.control.send(ToControl::Input(Input::PredecessorResumed));
                 }
                 Ok(Came::Message(..)) => {}
-                Ok(Came::End) | Err(_) => return,
+                Ok(Came::End) => return,
+                // Without room for a descriptor, or with a message that a predecessor of another version sends, the
+                // conversation goes on: to end it would tell the predecessor that this process died.
+                Err(error) => {
+                    let line = format!("What the predecessor sent could not be taken: {error}");
+                    taking.log.line("connection-lost", &line);
+                }
             }
         }
     }

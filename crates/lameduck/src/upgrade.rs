@@ -21,6 +21,7 @@ use crate::driver::Gates;
 use crate::generations::Place;
 use crate::handover::{Handover, Moved};
 use crate::log::Log;
+use crate::operator::is_busy;
 use crate::phase::{Input, Refusal};
 use crate::respawn::Program;
 use crate::states::States;
@@ -74,6 +75,8 @@ pub(crate) struct Successor {
 pub(crate) enum Decision {
     Admit,
     Refuse(Refusal),
+    /// Nothing new comes here any more: it all goes to the successor.
+    HandedOver,
     /// The service is ours again.
     Resumed,
     /// There is no way back any more.
@@ -233,6 +236,7 @@ pub(crate) struct Handed {
     successor: Successor,
     certainty: Certainty,
     process: Option<Process>,
+    replies: Vec<oneshot::Sender<Outcome>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -493,14 +497,19 @@ impl Upgrader {
             starting.stage = Stage::AwaitsDecision;
             starting.conversation = Some(Conversation { channel, hello, generation });
         }
-        let draining = self
-            .parts
-            .place
-            .others(self.parts.own)
-            .iter()
-            .filter(|(n, _)| *n < self.parts.own)
-            .count();
+        let draining = self.draining().await;
         self.parts.control.send(ToControl::Input(Input::TakeoverAsked { draining }));
+    }
+
+    /// How many older generations still have work in hand. One that only waits for the end of our probation does not
+    /// count: another upgrade ends it.
+    async fn draining(&self) -> usize {
+        let own = self.parts.own;
+        let mut draining = 0;
+        for (_, path) in self.parts.place.others(own).into_iter().filter(|(n, _)| *n < own) {
+            draining += usize::from(is_busy(&path).await);
+        }
+        draining
     }
 
     /// Passes on what the successor says.
@@ -521,6 +530,10 @@ impl Upgrader {
     async fn decided(&mut self, decision: Decision) {
         match decision {
             Decision::Admit => {
+                if let Some(succession) = &self.parts.succession {
+                    // From here on the successor serves if we die: the generation before us must not as well.
+                    succession.keep().await;
+                }
                 if let Err(error) = self.offer().await {
                     self.lost(&format!("the offer failed: {error}")).await;
                 }
@@ -540,6 +553,7 @@ impl Upgrader {
                     None => self.undo(reason, text).await,
                 }
             }
+            Decision::HandedOver => self.handed_over(),
             Decision::Resumed => self.resumed().await,
             Decision::Confirmed => self.confirmed().await,
             Decision::Stopping => self.stopping().await,
@@ -567,6 +581,9 @@ impl Upgrader {
             handed.successor.generation, handed.successor.pid
         );
         self.parts.log.line("upgrade-undone", &line);
+        for reply in handed.replies {
+            let _ = reply.send(Err(text.to_owned()));
+        }
         let refusal = Message::Refuse(Why::new(reason, text));
         let _ = handed.channel.send_within(SEND, &refusal, &[]).await;
         if let Some(process) = handed.process {
@@ -681,16 +698,13 @@ impl Upgrader {
                 starting.began.elapsed().as_secs_f64() * 1000.0
             ),
         );
-        if let Some(succession) = &self.parts.succession {
-            // Should this successor fail, we take back, not the generation before us.
-            succession.keep().await;
-        }
         self.handed = Some(Handed {
             attempt: starting.attempt,
             channel: Arc::clone(&conversation.channel),
             successor,
             certainty: Certainty::Probation,
             process: starting.process,
+            replies: starting.replies.into_iter().chain(self.waiting.drain(..)).collect(),
         });
         self.parts.gates.hand_on(starting.used);
         let moving = self.parts.handover.open();
@@ -703,8 +717,14 @@ impl Upgrader {
         )));
         self.parts.control.send(ToControl::UpgradeDone { successor: Some(successor.pid) });
         self.parts.control.send(ToControl::Input(Input::SuccessorAccepting));
-        for reply in starting.replies.into_iter().chain(self.waiting.drain(..)) {
-            let _ = reply.send(Ok(successor));
+    }
+
+    /// Told only now: whoever asked for the upgrade meets the new version from here on.
+    fn handed_over(&mut self) {
+        if let Some(handed) = &mut self.handed {
+            for reply in handed.replies.drain(..) {
+                let _ = reply.send(Ok(handed.successor));
+            }
         }
     }
 
@@ -735,6 +755,10 @@ impl Upgrader {
                 ),
             );
             self.parts.control.send(ToControl::Input(Input::SuccessorLost));
+        } else {
+            // It has handed on itself, or stopped: connections that become idle have nowhere to move to.
+            self.parts.handover.close();
+            self.parts.control.send(ToControl::SuccessorLeft);
         }
     }
 
@@ -743,6 +767,9 @@ impl Upgrader {
         // Best effort: the name leads to whoever serves.
         let _ = self.parts.place.point_to(self.parts.own);
         if let Some(handed) = self.handed.take() {
+            for reply in handed.replies {
+                let _ = reply.send(Err("the successor gave the service back".to_owned()));
+            }
             let why = Why::new(Reason::Operator, "the predecessor serves again");
             let rollback = Message::Rollback(why);
             let _ = handed.channel.send_within(SEND, &rollback, &[]).await;

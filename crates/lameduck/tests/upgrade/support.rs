@@ -165,6 +165,19 @@ impl Service {
         answer.text
     }
 
+    /// Upgrades and waits until no older generation has a connection.
+    pub fn upgrade_and_move(&self) -> (u32, u32) {
+        let upgraded = self.upgrade();
+        let moved = || {
+            let status = self.status();
+            let mut older = status["generations"].as_array().unwrap().iter().skip(1);
+            // One that leaves at this moment may have no answer any more.
+            older.all(|older| matches!(older["live"]["connections"].as_u64(), Some(0) | None))
+        };
+        wait(moved, || self.status().to_string());
+        upgraded
+    }
+
     pub fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.ask(Verb::Status).text).unwrap()
     }
