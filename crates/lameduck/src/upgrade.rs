@@ -4,22 +4,25 @@
 //! One task owns all of it and takes one [`Event`] after the other: from operators, from the successor, from its
 //! process, from the machine. Nothing here waits for another party without [`Starting::until`].
 
+mod child;
+mod sending;
+
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::control::{self, Message as ToControl};
 use crate::driver::Gates;
 use crate::generations::Place;
-use crate::handover::{Handover, Moved};
+use crate::handover::Handover;
 use crate::log::Log;
 use crate::operator::is_busy;
 use crate::phase::{Input, Refusal};
@@ -28,8 +31,12 @@ use crate::states::States;
 use crate::succeed::Succession;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
 use crate::takeover::wire::{
-    self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
+    self, Commit, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
 };
+
+use child::Process;
+pub use child::{EXIT, KILL_AFTER, LAST_WORDS};
+use sending::send_connections;
 
 /// How long a successor may take from its start to its first word.
 pub const HELLO: Duration = Duration::from_secs(10);
@@ -45,15 +52,6 @@ pub const ACCEPTING: Duration = Duration::from_secs(5);
 
 /// How long a send to it may take: it reads, or it is given up.
 pub const SEND: Duration = Duration::from_secs(5);
-
-/// After TERM, how long an unwanted successor may take to leave before it is killed.
-pub const KILL_AFTER: Duration = Duration::from_secs(5);
-
-/// What of a failed successor's last words is told, in bytes: a panic with its backtrace fits.
-pub const LAST_WORDS: usize = 16 * 1024;
-
-/// How long one that ended its conversation may take to exit, and its last words to be read after that.
-pub const EXIT: Duration = Duration::from_secs(1);
 
 /// Upgrades that may wait for the one under way.
 pub const QUEUED: usize = 16;
@@ -199,26 +197,27 @@ pub(crate) struct Starting {
     replies: Vec<oneshot::Sender<Outcome>>,
 }
 
+/// What is awaited of it, or of this generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    AwaitsHello,
-    AwaitsDecision,
-    AwaitsReady,
-    AwaitsAccepting,
+    Hello,
+    Decision,
+    Ready,
+    Accepting,
     /// It ended its conversation: its exit will say more.
-    AwaitsExit,
+    Exit,
 }
 
 impl Stage {
     fn bound(self) -> &'static str {
         match self {
-            Stage::AwaitsHello => {
+            Stage::Hello => {
                 "it did not ask to take over (is it built with lameduck, with --control?)"
             }
-            Stage::AwaitsDecision => "this generation did not decide",
-            Stage::AwaitsReady => "it did not become ready",
-            Stage::AwaitsAccepting => "it was told to accept and did not say that it does",
-            Stage::AwaitsExit => "it ended its conversation before it accepted, and did not exit",
+            Stage::Decision => "this generation did not decide",
+            Stage::Ready => "it did not become ready",
+            Stage::Accepting => "it was told to accept and did not say that it does",
+            Stage::Exit => "it ended its conversation before it accepted, and did not exit",
         }
     }
 }
@@ -243,59 +242,6 @@ pub(crate) struct Handed {
 enum Certainty {
     Probation,
     Final,
-}
-
-/// A process we started, with its last words.
-#[derive(Clone)]
-struct Process {
-    pid: u32,
-    words: Arc<Mutex<Vec<u8>>>,
-    /// Held while it is signalled and while it is reaped, so that no other process can have its number meanwhile.
-    presence: Arc<Mutex<Presence>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    /// It runs, or nobody has reaped it.
-    Here,
-    Reaped,
-}
-
-impl Process {
-    fn last_words(&self) -> String {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&words).trim_end().to_owned()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(pid), Presence::Here) = (number(self.pid), *presence) {
-            // Gone meanwhile: then it has left as it was asked to.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-    }
-
-    /// Asks it to leave, and makes it leave after [`KILL_AFTER`].
-    fn end(&self) {
-        self.signal(Signal::TERM);
-        let process = self.clone();
-        drop(tokio::spawn(async move {
-            tokio::time::sleep(KILL_AFTER).await;
-            process.signal(Signal::KILL);
-        }));
-    }
-}
-
-fn number(pid: u32) -> Option<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
-/// Waits for a child's end; it stays a zombie, so that its number stays its own.
-fn await_exit(pid: u32) {
-    let Some(pid) = number(pid) else { return };
-    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    // Any other error means that there is nothing to wait for.
-    while matches!(waitid(WaitId::Pid(pid), how), Err(rustix::io::Errno::INTR)) {}
 }
 
 impl Upgrader {
@@ -348,7 +294,7 @@ impl Upgrader {
                 "an upgrade is under way for {:.1} s{}",
                 starting.began.elapsed().as_secs_f64(),
                 match &starting.process {
-                    Some(process) => format!(" (pid {})", process.pid),
+                    Some(process) => format!(" (pid {})", process.pid()),
                     None => String::new(),
                 }
             )),
@@ -363,16 +309,21 @@ impl Upgrader {
             let _ = reply.send(Err(refusal));
             return;
         }
-        let starting = self.begin(Stage::AwaitsHello, HELLO, Some(reply));
+        let starting = self.begin(Stage::Hello, HELLO, Some(reply));
         match self.parts.program.start(&self.parts.place.socket(self.parts.own)).await {
             Ok((child, stderr)) => {
-                let process = self.watch(starting, child, stderr);
+                let again = self.again.clone();
+                let process = Process::watch(child, stderr, &self.parts.log, move |status| {
+                    if let Some(again) = again.upgrade() {
+                        let _ = again.blocking_send(Event::Exited { attempt: starting, status });
+                    }
+                });
                 self.parts.log.line(
                     "upgrade",
                     &format!(
                         "Upgrading: started {} as pid {}",
                         self.parts.program.path().display(),
-                        process.pid
+                        process.pid()
                     ),
                 );
                 if let Some(starting) = &mut self.starting {
@@ -421,51 +372,17 @@ impl Upgrader {
         }));
     }
 
-    /// Waits for the process, and passes its words on, on threads that hold nothing at exit: the process may well
-    /// outlive us.
-    fn watch(&self, attempt: u64, mut child: Child, stderr: Option<ChildStderr>) -> Process {
-        let process = Process {
-            pid: child.id(),
-            words: Arc::default(),
-            presence: Arc::new(Mutex::new(Presence::Here)),
-        };
-        let (words, log) = (Arc::clone(&process.words), Arc::clone(&self.parts.log));
-        let (read, all_read) = std::sync::mpsc::channel();
-        let passing_on = std::thread::Builder::new().name("lameduck-words".to_owned());
-        drop(passing_on.spawn(move || {
-            if let Some(stderr) = stderr {
-                pass_on(stderr, &words, &log);
-            }
-            // Nobody listens any more when a process it started still holds the pipe.
-            let _ = read.send(());
-        }));
-        let again = self.again.clone();
-        let waited_for = process.clone();
-        let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
-        drop(waiting.spawn(move || {
-            await_exit(waited_for.pid);
-            let _ = all_read.recv_timeout(EXIT);
-            let mut presence = waited_for.presence.lock().unwrap_or_else(PoisonError::into_inner);
-            let status = child.wait();
-            *presence = Presence::Reaped;
-            drop(presence);
-            if let Some(again) = again.upgrade() {
-                let _ = again.blocking_send(Event::Exited { attempt, status });
-            }
-        }));
-        process
-    }
-
     async fn hello(&mut self, channel: Channel, hello: Hello) {
         let attempt = match &mut self.starting {
             // The process we started, or any other while none was started.
-            Some(starting) if starting.stage == Stage::AwaitsHello => {
-                let ours = starting.process.as_ref().is_none_or(|process| process.pid == hello.pid);
+            Some(starting) if starting.stage == Stage::Hello => {
+                let ours =
+                    starting.process.as_ref().is_none_or(|process| process.pid() == hello.pid);
                 ours.then_some(starting.attempt)
             }
             Some(_) => None,
             None if self.handed.is_some() => None,
-            None => Some(self.begin(Stage::AwaitsHello, HELLO, None)),
+            None => Some(self.begin(Stage::Hello, HELLO, None)),
         };
         let Some(attempt) = attempt else {
             let (reason, text) = match &self.handed {
@@ -494,7 +411,7 @@ impl Upgrader {
         self.newest += 1;
         let generation = self.newest;
         if let Some(starting) = &mut self.starting {
-            starting.stage = Stage::AwaitsDecision;
+            starting.stage = Stage::Decision;
             starting.conversation = Some(Conversation { channel, hello, generation });
         }
         let draining = self.draining().await;
@@ -603,7 +520,7 @@ impl Upgrader {
         let Some(starting) = &mut self.starting else { return Ok(()) };
         let Some(conversation) = &starting.conversation else { return Ok(()) };
         let (channel, generation) = (Arc::clone(&conversation.channel), conversation.generation);
-        starting.stage = Stage::AwaitsReady;
+        starting.stage = Stage::Ready;
         let bound = self.parts.takeover_timeout.min(TAKEOVER_AT_MOST);
         starting.until = Instant::now() + bound;
         let attempt = starting.attempt;
@@ -648,7 +565,7 @@ impl Upgrader {
     async fn starting_said(&mut self, message: Message) {
         let Some(starting) = &mut self.starting else { return };
         match (message, starting.stage) {
-            (Message::Status(status), Stage::AwaitsReady) => {
+            (Message::Status(status), Stage::Ready) => {
                 let most = starting.began + TAKEOVER_AT_MOST;
                 let asked = Instant::now() + status.extend;
                 starting.until = starting.until.max(asked.min(most));
@@ -656,14 +573,13 @@ impl Upgrader {
                 self.alarm(attempt, left);
                 self.parts.log.line("upgrade", &format!("Upgrading: successor: {}", status.text));
             }
-            (Message::Ready(ready), Stage::AwaitsReady) => self.commit(ready).await,
-            (Message::Accepting, Stage::AwaitsAccepting) => self.accepting().await,
+            (Message::Ready(ready), Stage::Ready) => self.commit(ready).await,
+            (Message::Accepting, Stage::Accepting) => self.accepting().await,
             (Message::Refuse(why), _) => {
                 self.fail(why.reason, &format!("it refused: {why}")).await;
             }
             (message, stage) => {
-                let why =
-                    format!("it said {} while this generation {stage:?}", message.kind().name());
+                let why = format!("it said {} where {stage:?} was awaited", message.kind().name());
                 self.fail(Reason::Unexpected, &why).await;
             }
         }
@@ -672,7 +588,7 @@ impl Upgrader {
     async fn commit(&mut self, ready: Ready) {
         let Some(starting) = &mut self.starting else { return };
         starting.used = ready.used;
-        starting.stage = Stage::AwaitsAccepting;
+        starting.stage = Stage::Accepting;
         starting.until = Instant::now() + ACCEPTING;
         let attempt = starting.attempt;
         let Some(conversation) = &starting.conversation else { return };
@@ -812,7 +728,7 @@ impl Upgrader {
     async fn lost(&mut self, why: &str) {
         match &mut self.starting {
             Some(starting) if starting.process.is_some() => {
-                starting.stage = Stage::AwaitsExit;
+                starting.stage = Stage::Exit;
                 starting.until = Instant::now() + EXIT;
                 let attempt = starting.attempt;
                 self.alarm(attempt, EXIT);
@@ -834,7 +750,7 @@ impl Upgrader {
             starting.stage.bound(),
             starting.began.elapsed().as_secs_f64()
         );
-        if starting.stage == Stage::AwaitsAccepting
+        if starting.stage == Stage::Accepting
             && let Some(process) = &starting.process
         {
             // It may accept already, and what it accepted is lost: the only such moment, and it must not last.
@@ -873,50 +789,4 @@ fn refuse(channel: Channel, reason: Reason, text: String) {
     let message = Message::Refuse(Why::new(reason, text));
     // A few bytes into an empty queue: sent at once, or to nobody.
     let _ = channel.send_by(std::time::Instant::now(), &message, &[]);
-}
-
-/// Sends idle connections off until nothing holds the way any more.
-async fn send_connections(
-    attempt: u64,
-    channel: Arc<AsyncChannel>,
-    mut moving: mpsc::UnboundedReceiver<Moved>,
-    handover: Arc<Handover>,
-    again: mpsc::WeakSender<Event>,
-) {
-    while let Some(moved) = moving.recv().await {
-        let message = Message::Connection(Connection {
-            server: moved.server.to_string(),
-            peer: moved.stream.entry().peer().to_string(),
-            unread: moved.unread.clone(),
-            spilled: None,
-        });
-        let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
-        if sent.is_err() {
-            // The successor is gone: this connection and those behind it are served here again.
-            handover.close();
-            handover.give_back(moved);
-            while let Ok(moved) = moving.try_recv() {
-                handover.give_back(moved);
-            }
-            return;
-        }
-    }
-    if let Some(again) = again.upgrade() {
-        let _ = again.send(Event::NothingLeft { attempt }).await;
-    }
-}
-
-/// Passes a successor's standard error on and remembers the end of it.
-fn pass_on(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>, log: &Log) {
-    let mut bytes = [0; 4096];
-    while let Ok(n) = stderr.read(&mut bytes) {
-        if n == 0 {
-            return;
-        }
-        log.pass_on(&bytes[..n]);
-        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
-        words.extend_from_slice(&bytes[..n]);
-        let surplus = words.len().saturating_sub(LAST_WORDS);
-        words.drain(..surplus);
-    }
 }

@@ -5,9 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use lameduck::operate::Verb;
 use lameduck_verify::probe::http2::{Client, Frame, UpTo, acknowledgement, flag, kind};
 use lameduck_verify::probe::{Until, Wire, http1, raise_open_files, watch};
-use lameduck_verify::target::free_address;
 
-use crate::support::{BOUND, Conversation, Service, Setup, wait, who};
+use crate::support::{BOUND, Conversation, Service, Setup, free_address, wait, who};
 
 /// Idle connections of one upgrade.
 const MANY: usize = 1_000;
@@ -170,7 +169,7 @@ fn a_unix_socket_moves_and_its_path_is_never_absent() {
 
 #[test]
 fn sockets_keep_their_inodes() {
-    let (v6, admin) = (v6_address(), free_address().unwrap());
+    let (v6, admin) = (v6_address(), free_address());
     let service = Setup::new().listen(&v6).wish(&format!("admin {admin}")).start();
     let addresses = [service.address.to_string(), v6.clone(), admin.to_string()];
     let inodes = || addresses.each_ref().map(|address| listening_inode(address));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lameduck::operate::Verb;
+use lameduck::operate::{Verb, ask};
 use lameduck_verify::load::{Load, Mode, Until};
 use lameduck_verify::target::{Ready, Signal};
 
@@ -41,6 +41,9 @@ fn a_successor_killed_under_load_costs_no_more_than_it_had_in_hand() {
         let (pid, _) = service.upgrade();
         service.signal(pid, Signal::KILL);
         wait_gone(pid);
+        // The name leads to the first again once that serves.
+        let active = || ask(&service.control(), Verb::Status, &[]).is_ok();
+        wait(active, || service.target.stderr());
         assert_eq!(who(&service.get("/")).0, 1);
     }
     running.stop();
