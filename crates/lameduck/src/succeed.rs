@@ -213,9 +213,10 @@ impl Succession {
             }
         }
         taking.accept(self.generation).await;
-        let _ = channel.send_within(SEND, &Message::Accepting, &[]).await;
         let channel = Arc::new(channel);
+        // First: whoever is told that the upgrade is done may ask for a rollback at once.
         *lock(&self.predecessor) = Some(Arc::clone(&channel));
+        let _ = channel.send_within(SEND, &Message::Accepting, &[]).await;
         let tells = tell_of_stop(Arc::clone(&channel), taking.readiness.clone());
         let telling = tokio::spawn(tells);
         self.take_connections(&channel, &taking).await;
