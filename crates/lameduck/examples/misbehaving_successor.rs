@@ -156,6 +156,9 @@ fn app(generation: u32, count: lameduck::shared::Cells) -> Router {
 /// Takes over in its own words.
 fn misspeak(what: &str, control: &Path) {
     let socket = Raw::connect(control);
+    if what == "listen" {
+        return socket.tell();
+    }
     let protocols = match what {
         "protocol" => Protocols { oldest: 900, newest: 901 },
         _ => PROTOCOLS,
@@ -204,6 +207,16 @@ impl Raw {
 
     fn send_bytes(&self, bytes: &[u8]) {
         rustix::io::write(&self.0, bytes).expect("the predecessor takes it");
+    }
+
+    /// Passes on what is said without being asked.
+    fn tell(&self) {
+        let mut frame = vec![0; wire::MAX_FRAME];
+        let length = rustix::io::read(&self.0, &mut frame).expect("a frame");
+        match wire::decode(&frame[..length], 0) {
+            Ok(Received::Message(Message::Refuse(why))) => eprintln!("told: {why}"),
+            other => eprintln!("told: {other:?}"),
+        }
     }
 
     /// Reads the whole offer, without its descriptors, and returns the names in it.

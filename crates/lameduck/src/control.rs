@@ -73,6 +73,8 @@ pub(crate) enum Message {
         /// Its process, if it accepts.
         successor: Option<u32>,
     },
+    /// The successor has come and gone: what is left here ends here.
+    SuccessorLeft,
     /// Closing needs this much of the grace period.
     Reserve(Duration),
     /// The runtime answers.
@@ -370,6 +372,7 @@ impl Control {
             Message::UpgradeDone { successor: None } => {
                 self.hands.teller.reloaded(Instant::now(), "the upgrade failed, serving on");
             }
+            Message::SuccessorLeft => self.hands.registry.tell(Told::Finish),
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
@@ -412,7 +415,10 @@ impl Control {
                 let line = "A successor accepts: finishing what is in hand";
                 self.hands.log.line("handing-over", line);
             }
-            _ => self.hands.log.line("stop", &format!("Shutting down server... {cause}")),
+            _ => {
+                self.hands.log.line("stop", &format!("Shutting down server... {cause}"));
+                self.decide(Decision::Stopping);
+            }
         }
         let live = self.hands.registry.counts();
         let bound = match self.machine.deadline() {
@@ -424,10 +430,6 @@ impl Control {
             self.hands.log.line("waiting", &waiting);
         }
         if self.machine.cause() != Some(Cause::Successor) {
-            if let Some(upgrades) = &self.hands.upgrades {
-                // Closed when the runtime is gone: then there is nobody to be told.
-                let _ = upgrades.send(FromControl::Stopping);
-            }
             let deadline = self.machine.deadline();
             self.hands.teller.stopping(now, &format!("stopping ({cause}): {waiting}"), deadline);
         }
@@ -486,7 +488,10 @@ impl Control {
 
     fn tell_finish(&self) {
         match self.machine.cause() {
-            Some(Cause::Successor) => self.hands.registry.tell(Told::Move),
+            Some(Cause::Successor) => {
+                self.hands.registry.tell(Told::Move);
+                self.decide(Decision::HandedOver);
+            }
             Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
                 self.hands.drain.cancel();
                 self.hands.registry.tell(Told::Finish);

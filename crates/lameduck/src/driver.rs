@@ -35,6 +35,8 @@ pub(crate) struct Loop {
     pub(crate) server: String,
     pub(crate) given: String,
     pub(crate) unix: bool,
+    /// Whether its socket is a predecessor's.
+    pub(crate) taken_over: bool,
     pub(crate) hold: Hold,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }
@@ -96,6 +98,14 @@ impl Gates {
     /// What a successor goes on accepting from.
     pub(crate) fn hand_on(&self, used: Vec<String>) {
         self.lock().used = used.into_iter().collect();
+    }
+
+    /// The predecessor goes on accepting from what it gave.
+    pub(crate) fn hand_back(&self) {
+        let mut state = self.lock();
+        let loops = state.loops.iter().enumerate();
+        let came = loops.filter(|(_, accepting)| accepting.taken_over);
+        state.used = came.map(|(index, accepting)| accepting.wire(index).name).collect();
     }
 
     /// Orders the loops to close and returns their acknowledgements. With a successor, what it uses stays open

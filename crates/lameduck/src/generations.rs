@@ -91,6 +91,12 @@ impl Place {
             let _ = fs::remove_file(&self.name);
         }
         let _ = fs::remove_file(&socket);
+        self.sweep(generation);
+    }
+
+    /// Removes the sockets that dead generations left.
+    pub(crate) fn sweep(&self, own: u32) {
+        self.others(own);
     }
 
     /// The generations that answer, `own` left out, oldest first. Sockets of dead ones are removed.

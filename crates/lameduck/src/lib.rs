@@ -110,6 +110,7 @@
 //! | `upgrade::TAKEOVER_AT_MOST` | 600 s | the same, however often it asks for more |
 //! | `upgrade::ACCEPTING` | 5 s | from the commit to accepting |
 //! | `upgrade::SEND` | 5 s | one message to it |
+//! | `upgrade::EXIT` | 1 s | from the end of its conversation to its exit, and from there to the end of its last words |
 //! | `upgrade::KILL_AFTER` | 5 s | from TERM to KILL for one that is not wanted |
 //! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |

@@ -232,6 +232,7 @@ impl Lifecycle {
             server: name.to_owned(),
             given: listener.given().to_owned(),
             unix: listener.is_unix(),
+            taken_over: listener.is_taken_over(),
             hold,
             orders,
         })?;

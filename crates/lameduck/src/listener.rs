@@ -162,8 +162,8 @@ struct OwnPath {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keeper {
     Us,
-    /// The socket went over to a successor, and its path with it.
-    Successor,
+    /// Another generation serves from the socket: a successor, or a predecessor that has not let it go.
+    Other,
 }
 
 impl OwnPath {
@@ -282,11 +282,19 @@ impl Listener {
         if let (Bound::Unix(_, own), Some(path)) =
             (&mut listener.socket, given.strip_prefix("unix:"))
         {
-            // From now on the path is ours to remove; the predecessor leaves it alone.
+            // Ours to remove once we accept: until then the predecessor serves from it, whatever becomes of us.
             *own = OwnPath::of(Path::new(path)).ok();
+            listener.path_belongs_to(Keeper::Other);
+        }
+        if listener.is_unix() {
             given.clone_into(&mut listener.address);
         }
         Ok(listener)
+    }
+
+    /// Whether a predecessor handed it to us.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        matches!(self.origin, Origin::TakenOver(_))
     }
 
     /// As the program asked for it.
@@ -552,7 +560,7 @@ impl Accepting {
             match self.accept_until_close(&listener, &serve).await {
                 Some((Handed::OnToSuccessor, ack)) => {
                     // The successor accepts from this socket; the copy stays for a rollback.
-                    listener.path_belongs_to(Keeper::Successor);
+                    listener.path_belongs_to(Keeper::Other);
                     let _ = ack.send(());
                 }
                 Some((Handed::ToNobody, ack)) => {

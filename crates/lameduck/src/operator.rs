@@ -23,6 +23,7 @@ use crate::succeed::Succession;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
 use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Reply, Why};
 use crate::upgrade::{Event, Queue, SEND};
+use crate::work::Counts;
 
 /// How long a connection may take to say what it wants.
 pub const FIRST_WORD: Duration = Duration::from_secs(5);
@@ -32,6 +33,12 @@ pub const CONVERSATIONS: usize = 64;
 
 /// How long another generation may take to answer for the status.
 pub const STATUS: Duration = Duration::from_secs(1);
+
+/// What one generation asks another for: everything about that one alone, as JSON.
+const OWN: &str = "own";
+
+/// How much is live in that one, as a number.
+const LIVE: &str = "live";
 
 /// What answers are made of.
 pub(crate) struct Operator {
@@ -127,7 +134,8 @@ impl Operator {
     async fn obey(&self, channel: &AsyncChannel, command: Command) {
         let argument = |word: &str| command.arguments.iter().any(|argument| argument == word);
         let (code, text) = match Verb::of(&command.verb) {
-            Some(Verb::Status) if argument("own") => (exit::OK, self.own_status()),
+            Some(Verb::Status) if argument(OWN) => (exit::OK, self.own_status()),
+            Some(Verb::Status) if argument(LIVE) => (exit::OK, self.live().to_string()),
             Some(Verb::Status) => (exit::OK, self.status().await),
             Some(Verb::Stop) => self.stop().await,
             Some(Verb::Upgrade) => {
@@ -151,12 +159,19 @@ impl Operator {
         (self.snapshot)().map_or_else(|| "null".to_owned(), |snapshot| snapshot.to_json())
     }
 
+    /// How much is live.
+    fn live(&self) -> usize {
+        (self.snapshot)().map_or(0, |snapshot| {
+            let Counts { requests, connections, tasks, blocking } = snapshot.live;
+            requests + connections + tasks + blocking
+        })
+    }
+
     /// Every generation, newest first.
     async fn status(&self) -> String {
         let mut generations = vec![(self.own, self.own_status())];
         for (generation, path) in self.place.others(self.own) {
-            let asked = tokio::time::timeout(STATUS, ask_status(&path)).await;
-            let status = asked.ok().and_then(Result::ok).unwrap_or_else(|| {
+            let status = ask(&path, OWN).await.unwrap_or_else(|_| {
                 Object::new()
                     .number("generation", u64::from(generation))
                     .string("phase", "not answering")
@@ -234,10 +249,28 @@ async fn first_word(channel: Channel) -> io::Result<(io::Result<Message>, Channe
     }
 }
 
-async fn ask_status(path: &Path) -> io::Result<String> {
+/// Whether another generation still has work in hand, as far as it can be asked.
+pub(crate) async fn is_busy(path: &Path) -> bool {
+    match ask(path, LIVE).await {
+        Ok(live) => live != "0",
+        // It is gone, or on its way.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        Err(error) => error.kind() != io::ErrorKind::ConnectionRefused,
+    }
+}
+
+/// Asks another generation for this part of its status, no longer than [`STATUS`].
+async fn ask(path: &Path, part: &str) -> io::Result<String> {
+    match tokio::time::timeout(STATUS, ask_status(path, part)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn ask_status(path: &Path, part: &str) -> io::Result<String> {
     let channel = Channel::connect(path)?.into_async()?;
     let command =
-        Command { verb: Verb::Status.word().to_owned(), arguments: vec!["own".to_owned()] };
+        Command { verb: Verb::Status.word().to_owned(), arguments: vec![part.to_owned()] };
     channel.send(&Message::Command(command), &[]).await?;
     let mut text = String::new();
     loop {

@@ -213,9 +213,10 @@ impl Succession {
             }
         }
         taking.accept(self.generation).await;
-        let _ = channel.send_within(SEND, &Message::Accepting, &[]).await;
         let channel = Arc::new(channel);
+        // First: whoever is told that the upgrade is done may ask for a rollback at once.
         *lock(&self.predecessor) = Some(Arc::clone(&channel));
+        let _ = channel.send_within(SEND, &Message::Accepting, &[]).await;
         let tells = tell_of_stop(Arc::clone(&channel), taking.readiness.clone());
         let telling = tokio::spawn(tells);
         self.take_connections(&channel, &taking).await;
@@ -261,16 +262,25 @@ impl Succession {
                         taking.go_on_with(connection, socket);
                     }
                 }
+                // A stop came first there: the whole service is to end.
+                Ok(Came::Message(Message::Refuse(why), _)) => taking.give_up(&why.to_string()),
                 Ok(Came::Message(Message::Final, _)) => {
                     self.does.send_replace(Does::LetGo);
                 }
                 Ok(Came::Message(Message::Rollback(why), _)) => {
                     taking.log.line("rollback", &format!("Giving the service back: {why}"));
+                    taking.gates.hand_back();
                     self.does.send_replace(Does::Resumed);
                     taking.control.send(ToControl::Input(Input::PredecessorResumed));
                 }
                 Ok(Came::Message(..)) => {}
-                Ok(Came::End) | Err(_) => return,
+                Ok(Came::End) => return,
+                // Without room for a descriptor, or with a message that a predecessor of another version sends, the
+                // conversation goes on: to end it would tell the predecessor that this process died.
+                Err(error) => {
+                    let line = format!("What the predecessor sent could not be taken: {error}");
+                    taking.log.line("connection-lost", &line);
+                }
             }
         }
     }

@@ -1,16 +1,18 @@
 //! The predecessor's side of an upgrade: starts the successor, gives it what it asks for, and takes the service back
 //! if it dies on probation.
 //!
-//! One task owns all of it and takes one event after the other: from operators, from the successor, from its
-//! process, from the machine. Nothing here waits for another party without a bound.
+//! One task owns all of it and takes one [`Event`] after the other: from operators, from the successor, from its
+//! process, from the machine. Nothing here waits for another party without [`Starting::until`].
 
+mod event;
 mod process;
+mod sending;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,19 +23,22 @@ use tokio::time::Instant;
 use crate::control::{self, Message as ToControl};
 use crate::driver::Gates;
 use crate::generations::Place;
-use crate::handover::{Handover, Moved};
+use crate::handover::Handover;
 use crate::log::Log;
+use crate::operator::is_busy;
 use crate::phase::{Input, Refusal};
 use crate::respawn::Program;
 use crate::states::States;
 use crate::succeed::Succession;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
 use crate::takeover::wire::{
-    self, Commit, Connection, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
+    self, Commit, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
 };
 
+pub(crate) use event::{Decision, EVENTS, Event, FromControl, Outcome, Queue, Successor, forward};
 use process::Process;
-pub use process::{KILL_AFTER, LAST_WORDS, LEAVE_WITH_US};
+pub use process::{EXIT, KILL_AFTER, LAST_WORDS, LEAVE_WITH_US};
+use sending::send_connections;
 
 /// How long a successor may take from its start to its first word.
 pub const HELLO: Duration = Duration::from_secs(10);
@@ -50,7 +55,7 @@ pub const ACCEPTING: Duration = Duration::from_secs(5);
 /// How long a send to it may take: it reads, or it is given up.
 pub const SEND: Duration = Duration::from_secs(5);
 
-/// What stands between the reason of a failure and those words.
+/// What stands between the reason of a failure and the successor's last words.
 pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
 
 /// Why there is no upgrade any more.
@@ -58,76 +63,6 @@ const STOPPING: &str = "this generation is stopping";
 
 /// Upgrades that may wait for the one under way.
 pub const QUEUED: usize = 16;
-
-/// Events that may wait for the task.
-pub(crate) const EVENTS: usize = 256;
-
-/// What came of an upgrade: the successor, or why not.
-pub(crate) type Outcome = Result<Successor, String>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Successor {
-    pub(crate) pid: u32,
-    pub(crate) generation: u32,
-}
-
-/// What the machine decided.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Decision {
-    Admit,
-    Refuse(Refusal),
-    /// The service is ours again.
-    Resumed,
-    /// There is no way back any more.
-    Confirmed,
-}
-
-/// What happens to the task.
-pub(crate) enum Event {
-    /// Somebody wants an upgrade.
-    Upgrade {
-        queue: Queue,
-        reply: oneshot::Sender<Outcome>,
-    },
-    /// A successor introduces itself.
-    Hello {
-        channel: Channel,
-        hello: Hello,
-    },
-    /// A successor said something, or its conversation ended.
-    Said {
-        attempt: u64,
-        came: io::Result<Came>,
-    },
-    /// A successor's process is gone.
-    Exited {
-        attempt: u64,
-        status: io::Result<ExitStatus>,
-    },
-    /// A wait may be over.
-    Due {
-        attempt: u64,
-    },
-    Decided(Decision),
-    /// A stop began here.
-    Stopping,
-    /// Everything has ended here: `gone` is told when no unwanted successor is left, which has until then to leave.
-    Leaving {
-        until: Instant,
-        gone: oneshot::Sender<()>,
-    },
-    /// Every connection that could move has.
-    NothingLeft {
-        attempt: u64,
-    },
-}
-
-/// What to do with an upgrade while another is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queue {
-    Wait,
-    Refuse,
-}
 
 /// What the task acts on.
 pub(crate) struct Parts {
@@ -154,38 +89,17 @@ pub(crate) struct Upgrader {
     starting: Option<Starting>,
     handed: Option<Handed>,
     waiting: VecDeque<oneshot::Sender<Outcome>>,
-    /// Successors that were told to leave.
+    /// Successors that failed and were told to leave.
     unwanted: Vec<Process>,
-    stopping: bool,
+    /// Whether upgrades may begin.
+    admission: Admission,
 }
 
-/// What the control thread has to say: it never waits, so it is passed on.
-pub(crate) enum FromControl {
-    Decided(Decision),
-    /// A stop began.
-    Stopping,
-    /// A signal asks for an upgrade.
-    Upgrade,
-}
-
-/// Passes on what the control thread says.
-pub(crate) async fn forward(
-    mut from: mpsc::UnboundedReceiver<FromControl>,
-    to: mpsc::WeakSender<Event>,
-) {
-    while let Some(said) = from.recv().await {
-        let event = match said {
-            FromControl::Decided(decision) => Event::Decided(decision),
-            FromControl::Stopping => Event::Stopping,
-            FromControl::Upgrade => {
-                // Nobody waits for it: the log tells what came of it.
-                let (reply, _) = oneshot::channel();
-                Event::Upgrade { queue: Queue::Refuse, reply }
-            }
-        };
-        let Some(to) = to.upgrade() else { return };
-        let _ = to.send(event).await;
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Open,
+    /// This generation is stopping.
+    Closed,
 }
 
 /// A successor that does not accept yet.
@@ -200,13 +114,15 @@ pub(crate) struct Starting {
     replies: Vec<oneshot::Sender<Outcome>>,
 }
 
-/// What it is waited for.
+/// What is awaited of it, or of this generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Hello,
     Decision,
     Ready,
     Accepting,
+    /// It ended its conversation: its exit will say more.
+    Exit,
 }
 
 impl Stage {
@@ -218,6 +134,7 @@ impl Stage {
             Stage::Decision => "this generation did not decide",
             Stage::Ready => "it did not become ready",
             Stage::Accepting => "it was told to accept and did not say that it does",
+            Stage::Exit => "it ended its conversation before it accepted, and did not exit",
         }
     }
 }
@@ -234,6 +151,8 @@ pub(crate) struct Handed {
     channel: Arc<AsyncChannel>,
     successor: Successor,
     certainty: Certainty,
+    process: Option<Process>,
+    replies: Vec<oneshot::Sender<Outcome>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,7 +177,7 @@ impl Upgrader {
             handed: None,
             waiting: VecDeque::new(),
             unwanted: Vec::new(),
-            stopping: false,
+            admission: Admission::Open,
         }
     }
 
@@ -276,7 +195,6 @@ impl Upgrader {
             Event::Exited { attempt, status } => self.exited(attempt, status).await,
             Event::Due { attempt } => self.due(attempt).await,
             Event::Decided(decision) => self.decided(decision).await,
-            Event::Stopping => self.stop().await,
             Event::Leaving { until, gone } => self.leave(until, gone).await,
             Event::NothingLeft { attempt } => self.nothing_left(attempt).await,
         }
@@ -284,7 +202,7 @@ impl Upgrader {
 
     async fn upgrade(&mut self, queue: Queue, reply: oneshot::Sender<Outcome>) {
         let refusal = match (&self.starting, &self.handed) {
-            _ if self.stopping => Some(STOPPING.to_owned()),
+            _ if self.admission == Admission::Closed => Some(STOPPING.to_owned()),
             (Some(_), _) if queue == Queue::Wait && self.waiting.len() < QUEUED => {
                 self.waiting.push_back(reply);
                 return;
@@ -293,7 +211,7 @@ impl Upgrader {
                 "an upgrade is under way for {:.1} s{}",
                 starting.began.elapsed().as_secs_f64(),
                 match &starting.process {
-                    Some(process) => format!(" (pid {})", process.pid),
+                    Some(process) => format!(" (pid {})", process.pid()),
                     None => String::new(),
                 }
             )),
@@ -304,19 +222,25 @@ impl Upgrader {
             (None, None) => None,
         };
         if let Some(refusal) = refusal {
+            self.parts.log.line("upgrade-refused", &format!("Not upgrading: {refusal}"));
             let _ = reply.send(Err(refusal));
             return;
         }
         let starting = self.begin(Stage::Hello, HELLO, Some(reply));
         match self.parts.program.start(&self.parts.place.socket(self.parts.own)).await {
             Ok((child, stderr)) => {
-                let process = self.watch(starting, child, stderr);
+                let again = self.again.clone();
+                let process = Process::watch(child, stderr, &self.parts.log, move |status| {
+                    if let Some(again) = again.upgrade() {
+                        let _ = again.blocking_send(Event::Exited { attempt: starting, status });
+                    }
+                });
                 self.parts.log.line(
                     "upgrade",
                     &format!(
                         "Upgrading: started {} as pid {}",
                         self.parts.program.path().display(),
-                        process.pid
+                        process.pid()
                     ),
                 );
                 if let Some(starting) = &mut self.starting {
@@ -326,7 +250,7 @@ impl Upgrader {
             Err(error) => {
                 let path = self.parts.program.path().display();
                 let why = format!("{path} could not be started: {error}");
-                self.fail(&why).await;
+                self.fail(Reason::Unexpected, &why).await;
             }
         }
     }
@@ -365,20 +289,12 @@ impl Upgrader {
         }));
     }
 
-    fn watch(&self, attempt: u64, child: Child, stderr: Option<ChildStderr>) -> Process {
-        let again = self.again.clone();
-        Process::watch(child, stderr, Arc::clone(&self.parts.log), move |status| {
-            if let Some(again) = again.upgrade() {
-                let _ = again.blocking_send(Event::Exited { attempt, status });
-            }
-        })
-    }
-
     async fn hello(&mut self, channel: Channel, hello: Hello) {
         let attempt = match &mut self.starting {
             // The process we started, or any other while none was started.
             Some(starting) if starting.stage == Stage::Hello => {
-                let ours = starting.process.as_ref().is_none_or(|process| process.pid == hello.pid);
+                let ours =
+                    starting.process.as_ref().is_none_or(|process| process.pid() == hello.pid);
                 ours.then_some(starting.attempt)
             }
             Some(_) => None,
@@ -399,11 +315,14 @@ impl Upgrader {
             let why =
                 format!("it speaks protocols {}, this generation {PROTOCOLS}", hello.protocols);
             refuse(channel, Reason::Protocol, why.clone());
-            return self.fail(&why).await;
+            return self.fail(Reason::Protocol, &why).await;
         }
         let channel = match channel.into_async() {
             Ok(channel) => Arc::new(channel),
-            Err(error) => return self.fail(&format!("its conversation failed: {error}")).await,
+            Err(error) => {
+                let why = format!("its conversation failed: {error}");
+                return self.fail(Reason::Unexpected, &why).await;
+            }
         };
         self.listen_to(attempt, &channel);
         self.newest += 1;
@@ -412,14 +331,19 @@ impl Upgrader {
             starting.stage = Stage::Decision;
             starting.conversation = Some(Conversation { channel, hello, generation });
         }
-        let draining = self
-            .parts
-            .place
-            .others(self.parts.own)
-            .iter()
-            .filter(|(n, _)| *n < self.parts.own)
-            .count();
+        let draining = self.draining().await;
         self.parts.control.send(ToControl::Input(Input::TakeoverAsked { draining }));
+    }
+
+    /// How many older generations still have work in hand. One that only waits for the end of our probation does not
+    /// count: another upgrade ends it.
+    async fn draining(&self) -> usize {
+        let own = self.parts.own;
+        let mut draining = 0;
+        for (_, path) in self.parts.place.others(own).into_iter().filter(|(n, _)| *n < own) {
+            draining += usize::from(is_busy(&path).await);
+        }
+        draining
     }
 
     /// Passes on what the successor says.
@@ -440,8 +364,12 @@ impl Upgrader {
     async fn decided(&mut self, decision: Decision) {
         match decision {
             Decision::Admit => {
+                if let Some(succession) = &self.parts.succession {
+                    // From here on the successor serves if we die: the generation before us must not as well.
+                    succession.keep().await;
+                }
                 if let Err(error) = self.offer().await {
-                    self.fail(&format!("the offer failed: {error}")).await;
+                    self.lost(&format!("the offer failed: {error}")).await;
                 }
             }
             Decision::Refuse(refusal) => {
@@ -454,11 +382,62 @@ impl Upgrader {
                         (Reason::TooManyGenerations, "as many older generations drain as may")
                     }
                 };
-                self.turn_away(reason, text).await;
-                self.fail(text).await;
+                match self.starting {
+                    Some(_) => self.fail(reason, text).await,
+                    None => self.undo(reason, text).await,
+                }
             }
+            Decision::HandedOver => self.handed_over(),
             Decision::Resumed => self.resumed().await,
             Decision::Confirmed => self.confirmed().await,
+            Decision::Stopping => self.stopping().await,
+        }
+    }
+
+    /// The stop wins over an upgrade under way, also over one whose successor has not said a word.
+    async fn stopping(&mut self) {
+        self.admission = Admission::Closed;
+        for reply in self.waiting.drain(..) {
+            let _ = reply.send(Err(STOPPING.to_owned()));
+        }
+        self.fail(Reason::Stopping, STOPPING).await;
+    }
+
+    /// Nobody is left to kill a successor that will not go once this process is gone.
+    async fn leave(&mut self, until: Instant, gone: oneshot::Sender<()>) {
+        self.stopping().await;
+        let unwanted = std::mem::take(&mut self.unwanted);
+        drop(tokio::spawn(async move {
+            for process in unwanted {
+                process.kill_at(until).await;
+            }
+            let _ = gone.send(());
+        }));
+    }
+
+    /// The stop came first, though the successor accepts already.
+    ///
+    /// ```text
+    /// control thread: stop, refuses the successor that it knows to be starting
+    /// here:                    the successor says that it accepts
+    /// here:                                    the refusal comes
+    /// ```
+    async fn undo(&mut self, reason: Reason, text: &str) {
+        let Some(handed) = self.handed.take() else { return };
+        self.parts.handover.close();
+        let line = format!(
+            "Upgrade undone, a stop came first: generation {} (pid {}) is told to stop",
+            handed.successor.generation, handed.successor.pid
+        );
+        self.parts.log.line("upgrade-undone", &line);
+        for reply in handed.replies {
+            let _ = reply.send(Err(text.to_owned()));
+        }
+        let refusal = Message::Refuse(Why::new(reason, text));
+        let _ = handed.channel.send_within(SEND, &refusal, &[]).await;
+        if let Some(process) = handed.process {
+            // Not one to be killed when this process leaves: it accepted, and finishes what it has in hand.
+            process.end();
         }
     }
 
@@ -505,12 +484,11 @@ impl Upgrader {
             Ok(Came::Message(message, _)) if starting => self.starting_said(message).await,
             Ok(Came::Message(message, _)) if handed => self.successor_said(message).await,
             Ok(Came::Message(..)) => {}
-            Ok(Came::End) if starting => self.fail("it went away before it accepted").await,
+            Ok(Came::End) if starting => self.lost("it went away before it accepted").await,
             Ok(Came::End) if handed => self.successor_gone(),
             Err(error) if starting => {
                 let why = format!("it said what cannot be understood: {error}");
-                self.turn_away(Reason::Unexpected, &why).await;
-                self.fail(&why).await;
+                self.fail(Reason::Unexpected, &why).await;
             }
             Err(_) if handed => self.successor_gone(),
             Ok(Came::End) | Err(_) => {}
@@ -530,12 +508,12 @@ impl Upgrader {
             }
             (Message::Ready(ready), Stage::Ready) => self.commit(ready).await,
             (Message::Accepting, Stage::Accepting) => self.accepting().await,
-            (Message::Refuse(why), _) => self.fail(&format!("it refused: {why}")).await,
+            (Message::Refuse(why), _) => {
+                self.fail(why.reason, &format!("it refused: {why}")).await;
+            }
             (message, stage) => {
-                let why =
-                    format!("it said {} while this generation {stage:?}", message.kind().name());
-                self.turn_away(Reason::Unexpected, &why).await;
-                self.fail(&why).await;
+                let why = format!("it said {} where {stage:?} was awaited", message.kind().name());
+                self.fail(Reason::Unexpected, &why).await;
             }
         }
     }
@@ -551,7 +529,7 @@ impl Upgrader {
         self.alarm(attempt, ACCEPTING);
         let commit = Message::Commit(Commit::default());
         if let Err(error) = channel.send_within(SEND, &commit, &[]).await {
-            self.fail(&format!("it did not take the commit: {error}")).await;
+            self.lost(&format!("it did not take the commit: {error}")).await;
         }
     }
 
@@ -569,15 +547,13 @@ impl Upgrader {
                 starting.began.elapsed().as_secs_f64() * 1000.0
             ),
         );
-        if let Some(succession) = &self.parts.succession {
-            // Should this successor fail, we take back, not the generation before us.
-            succession.keep().await;
-        }
         self.handed = Some(Handed {
             attempt: starting.attempt,
             channel: Arc::clone(&conversation.channel),
             successor,
             certainty: Certainty::Probation,
+            process: starting.process,
+            replies: starting.replies.into_iter().chain(self.waiting.drain(..)).collect(),
         });
         self.parts.gates.hand_on(starting.used);
         let moving = self.parts.handover.open();
@@ -590,8 +566,14 @@ impl Upgrader {
         )));
         self.parts.control.send(ToControl::UpgradeDone { successor: Some(successor.pid) });
         self.parts.control.send(ToControl::Input(Input::SuccessorAccepting));
-        for reply in starting.replies.into_iter().chain(self.waiting.drain(..)) {
-            let _ = reply.send(Ok(successor));
+    }
+
+    /// Told only now: whoever asked for the upgrade meets the new version from here on.
+    fn handed_over(&mut self) {
+        if let Some(handed) = &mut self.handed {
+            for reply in handed.replies.drain(..) {
+                let _ = reply.send(Ok(handed.successor));
+            }
         }
     }
 
@@ -622,6 +604,10 @@ impl Upgrader {
                 ),
             );
             self.parts.control.send(ToControl::Input(Input::SuccessorLost));
+        } else {
+            // It has handed on itself, or stopped: connections that become idle have nowhere to move to.
+            self.parts.handover.close();
+            self.parts.control.send(ToControl::SuccessorLeft);
         }
     }
 
@@ -630,6 +616,9 @@ impl Upgrader {
         // Best effort: the name leads to whoever serves.
         let _ = self.parts.place.point_to(self.parts.own);
         if let Some(handed) = self.handed.take() {
+            for reply in handed.replies {
+                let _ = reply.send(Err("the successor gave the service back".to_owned()));
+            }
             let why = Why::new(Reason::Operator, "the predecessor serves again");
             let rollback = Message::Rollback(why);
             let _ = handed.channel.send_within(SEND, &rollback, &[]).await;
@@ -661,8 +650,23 @@ impl Upgrader {
             },
             Err(error) => format!("it could not be waited for: {error}"),
         };
+        // It may not have had the time to tidy up.
+        self.parts.place.sweep(self.parts.own);
         if self.starting.as_ref().is_some_and(|s| s.attempt == attempt) {
-            self.fail(&told).await;
+            self.fail(Reason::Failed, &told).await;
+        }
+    }
+
+    /// The conversation is over. If it was our child's, its exit and its last words tell more: they are waited for.
+    async fn lost(&mut self, why: &str) {
+        match &mut self.starting {
+            Some(starting) if starting.process.is_some() => {
+                starting.stage = Stage::Exit;
+                starting.until = Instant::now() + EXIT;
+                let attempt = starting.attempt;
+                self.alarm(attempt, EXIT);
+            }
+            Some(_) | None => self.fail(Reason::Failed, why).await,
         }
     }
 
@@ -679,40 +683,19 @@ impl Upgrader {
             starting.stage.bound(),
             starting.began.elapsed().as_secs_f64()
         );
-        self.turn_away(Reason::TimedOut, &why).await;
         if starting.stage == Stage::Accepting
             && let Some(process) = &starting.process
         {
             // It may accept already, and what it accepted is lost: the only such moment, and it must not last.
             process.signal(Signal::KILL);
         }
-        self.fail(&why).await;
-    }
-
-    /// A stop wins over an upgrade, also over one whose successor has not said a word.
-    async fn stop(&mut self) {
-        self.stopping = true;
-        for reply in self.waiting.drain(..) {
-            let _ = reply.send(Err(STOPPING.to_owned()));
-        }
-        self.turn_away(Reason::NotServing, STOPPING).await;
-        self.fail(STOPPING).await;
-    }
-
-    /// Nobody is left to kill a successor that will not go once this process is gone.
-    async fn leave(&mut self, until: Instant, gone: oneshot::Sender<()>) {
-        self.stop().await;
-        let unwanted = std::mem::take(&mut self.unwanted);
-        drop(tokio::spawn(async move {
-            for process in unwanted {
-                process.kill_at(until).await;
-            }
-            let _ = gone.send(());
-        }));
+        self.fail(Reason::TimedOut, &why).await;
     }
 
     /// The successor will not be: everything stays as it was.
-    async fn fail(&mut self, why: &str) {
+    async fn fail(&mut self, reason: Reason, why: &str) {
+        // It must not take our silence, or our end, for a reason to serve.
+        self.turn_away(reason, why).await;
         let Some(starting) = self.starting.take() else { return };
         let mut told = why.to_owned();
         if let Some(process) = &starting.process {
@@ -726,7 +709,8 @@ impl Upgrader {
         }
         self.parts.control.send(ToControl::Input(Input::TakeoverFailed));
         self.parts.control.send(ToControl::UpgradeDone { successor: None });
-        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {told}"));
+        // Its last words stand there already.
+        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {why}"));
         for reply in starting.replies {
             let _ = reply.send(Err(told.clone()));
         }
@@ -740,35 +724,4 @@ fn refuse(channel: Channel, reason: Reason, text: String) {
     let message = Message::Refuse(Why::new(reason, text));
     // A few bytes into an empty queue: sent at once, or to nobody.
     let _ = channel.send_by(std::time::Instant::now(), &message, &[]);
-}
-
-/// Sends idle connections off until nothing holds the way any more.
-async fn send_connections(
-    attempt: u64,
-    channel: Arc<AsyncChannel>,
-    mut moving: mpsc::UnboundedReceiver<Moved>,
-    handover: Arc<Handover>,
-    again: mpsc::WeakSender<Event>,
-) {
-    while let Some(moved) = moving.recv().await {
-        let message = Message::Connection(Connection {
-            server: moved.server.to_string(),
-            peer: moved.stream.entry().peer().to_string(),
-            unread: moved.unread.clone(),
-            spilled: None,
-        });
-        let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
-        if sent.is_err() {
-            // The successor is gone: this connection and those behind it are served here again.
-            handover.close();
-            handover.give_back(moved);
-            while let Ok(moved) = moving.try_recv() {
-                handover.give_back(moved);
-            }
-            return;
-        }
-    }
-    if let Some(again) = again.upgrade() {
-        let _ = again.send(Event::NothingLeft { attempt }).await;
-    }
 }

@@ -182,6 +182,8 @@ impl Builder {
     }
 
     /// How long a successor's death gives the service back. Default [`PROBATION`], 10 s.
+    ///
+    /// It ends early when the successor is told to stop or admits a successor of its own: that one serves if it dies.
     pub fn probation(mut self, probation: Duration) -> Builder {
         self.probation = probation;
         self

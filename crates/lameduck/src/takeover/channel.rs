@@ -50,10 +50,17 @@ impl ControlSocket {
     /// Binds `path`, for this user alone.
     pub(crate) fn bind(path: &Path) -> io::Result<ControlSocket> {
         let socket = seqpacket()?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        // Put in place by rename once it listens: until then it refuses whoever connects, and others take a socket
+        // that refuses for one that a dead generation left, and remove it.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let beside = Path::new(&beside);
+        let _ = std::fs::remove_file(beside);
+        rustix::net::bind(&socket, &SocketAddrUnix::new(beside)?)?;
         // The directory is ours alone (checked before), so nobody connects between bind and chmod.
-        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600))?;
+        rustix::fs::chmod(beside, rustix::fs::Mode::from_raw_mode(0o600))?;
         rustix::net::listen(&socket, CONTROL_QUEUE)?;
+        std::fs::rename(beside, path)?;
         Ok(ControlSocket { socket: crate::sys::async_fd(socket)? })
     }
 
@@ -228,8 +235,12 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Came>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let received =
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+    let buffers = &mut [IoSliceMut::new(&mut bytes)];
+    let received = match rustix::net::recvmsg(socket, buffers, &mut control, flags) {
+        // How the kernel tells the end of a peer that left something of ours unread.
+        Err(rustix::io::Errno::CONNRESET) => return Ok(Some(Came::End)),
+        received => received?,
+    };
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(came) = message {

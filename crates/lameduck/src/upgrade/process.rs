@@ -1,11 +1,12 @@
-//! A successor's process: its last words, its end, and how one that is not wanted is made to leave.
+//! The process of a successor that this one started: its last words, its end, its number while it has one, and how it
+//! is made to leave when it is not wanted.
 
 use std::io::{self, Read};
 use std::process::{Child, ChildStderr, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,39 +21,68 @@ pub const LEAVE_WITH_US: Duration = Duration::from_millis(500);
 /// How long a killed process may take to be gone.
 const KILLED: Duration = Duration::from_millis(500);
 
-/// What of a failed successor's last words is told.
-pub const LAST_WORDS: usize = 2_048;
+/// What of a failed successor's last words is told, in bytes: a panic with its backtrace fits.
+pub const LAST_WORDS: usize = 16 * 1024;
+
+/// How long one that ended its conversation may take to exit, and its last words to be read after that.
+pub const EXIT: Duration = Duration::from_secs(1);
 
 /// A process we started, with its last words.
 #[derive(Clone)]
 pub(super) struct Process {
-    pub(super) pid: u32,
+    pid: u32,
     words: Arc<Mutex<Vec<u8>>>,
-    gone: Arc<watch::Sender<bool>>,
+    /// Locked while it is signalled and while it is reaped, so that no other process can have its number meanwhile.
+    presence: Arc<watch::Sender<Presence>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Runs,
+    /// It exited, and keeps its number until it is reaped.
+    Exited,
+    Reaped,
 }
 
 impl Process {
-    /// Waits for the child and passes its words on, on a thread that holds nothing at exit; `exited` is told its end.
+    /// Waits for the process, and passes its words on, on threads that hold nothing at exit: it may well outlive us.
+    /// `exited` is called once it is reaped and its words are read.
     pub(super) fn watch(
         mut child: Child,
         stderr: Option<ChildStderr>,
-        log: Arc<Log>,
+        log: &Arc<Log>,
         exited: impl FnOnce(io::Result<ExitStatus>) + Send + 'static,
     ) -> Process {
-        let gone = Arc::new(watch::Sender::new(false));
-        let process = Process { pid: child.id(), words: Arc::default(), gone };
-        let watched = process.clone();
-        // Detached: the process may well outlive us, and must not hold us.
+        let presence = Arc::new(watch::Sender::new(Presence::Runs));
+        let process = Process { pid: child.id(), words: Arc::default(), presence };
+        let (words, log) = (Arc::clone(&process.words), Arc::clone(log));
+        let (read, all_read) = std::sync::mpsc::channel();
+        let passing_on = std::thread::Builder::new().name("lameduck-words".to_owned());
+        drop(passing_on.spawn(move || {
+            if let Some(stderr) = stderr {
+                pass_on(stderr, &words, &log);
+            }
+            // Nobody listens any more when a process it started still holds the pipe.
+            let _ = read.send(());
+        }));
+        let Process { pid, presence, .. } = process.clone();
         let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
         drop(waiting.spawn(move || {
-            if let Some(stderr) = stderr {
-                watched.pass_on(stderr, &log);
-            }
-            let status = child.wait();
-            watched.gone.send_replace(true);
+            await_exit(pid);
+            presence.send_replace(Presence::Exited);
+            let _ = all_read.recv_timeout(EXIT);
+            let mut status = Err(io::ErrorKind::NotFound.into());
+            presence.send_modify(|presence| {
+                status = child.wait();
+                *presence = Presence::Reaped;
+            });
             exited(status);
         }));
         process
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
     }
 
     pub(super) fn last_words(&self) -> String {
@@ -61,15 +91,16 @@ impl Process {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        if let (Some(pid), false) = (pid, self.is_gone()) {
+        // The borrow is the lock.
+        let presence = self.presence.borrow();
+        if let (Some(pid), Presence::Runs) = (number(self.pid), *presence) {
             // Gone meanwhile: then it has left as it was asked to.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        *self.gone.borrow()
+        *self.presence.borrow() != Presence::Runs
     }
 
     /// Asks it to leave, and makes it leave after [`KILL_AFTER`].
@@ -81,25 +112,41 @@ impl Process {
 
     /// Returns when it is gone; kills it if it is not by then.
     pub(super) async fn kill_at(&self, at: Instant) {
-        let mut gone = self.gone.subscribe();
-        if tokio::time::timeout_at(at, gone.wait_for(|gone| *gone)).await.is_err() {
+        let mut presence = self.presence.subscribe();
+        let mut gone = async || {
+            // No error: `self` keeps the sender.
+            let _ = presence.wait_for(|presence| *presence != Presence::Runs).await;
+        };
+        if tokio::time::timeout_at(at, gone()).await.is_err() {
             self.signal(Signal::KILL);
-            let _ = tokio::time::timeout(KILLED, gone.wait_for(|gone| *gone)).await;
+            let _ = tokio::time::timeout(KILLED, gone()).await;
         }
     }
+}
 
-    /// Passes its standard error on and remembers the end of it.
-    fn pass_on(&self, mut stderr: ChildStderr, log: &Log) {
-        let mut bytes = [0; 4096];
-        while let Ok(n) = stderr.read(&mut bytes) {
-            if n == 0 {
-                return;
-            }
-            log.pass_on(&bytes[..n]);
-            let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-            words.extend_from_slice(&bytes[..n]);
-            let surplus = words.len().saturating_sub(LAST_WORDS);
-            words.drain(..surplus);
+fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Waits for a child's end; it stays a zombie, so that its number stays its own.
+fn await_exit(pid: u32) {
+    let Some(pid) = number(pid) else { return };
+    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    // Any other error means that there is nothing to wait for.
+    while matches!(waitid(WaitId::Pid(pid), how), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Passes a successor's standard error on and remembers the end of it.
+fn pass_on(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>, log: &Log) {
+    let mut bytes = [0; 4096];
+    while let Ok(n) = stderr.read(&mut bytes) {
+        if n == 0 {
+            return;
         }
+        log.pass_on(&bytes[..n]);
+        let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.extend_from_slice(&bytes[..n]);
+        let surplus = words.len().saturating_sub(LAST_WORDS);
+        words.drain(..surplus);
     }
 }

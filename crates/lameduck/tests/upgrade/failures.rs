@@ -1,12 +1,14 @@
 //! The successor fails: nothing changes, and the operator is told why. Numbers are those of the failure table.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lameduck::operate::Verb;
-use lameduck_verify::target::{Signal, free_address};
+use lameduck_verify::target::Signal;
 
-use crate::support::{BOUND, Service, Setup, example, wait_gone, who};
+use crate::support::{
+    BOUND, Conversation, Service, Setup, example, free_address, wait, wait_gone, who,
+};
 
 /// A service that runs a copy, so that the copy can be broken.
 fn copied() -> (Service, std::path::PathBuf) {
@@ -110,8 +112,9 @@ fn one_that_speaks_another_protocol_is_told_both_ranges() {
 #[test]
 fn one_without_room_for_descriptors_fails() {
     let mut setup = Setup::new();
-    for _ in 0..20 {
-        setup = setup.listen(free_address().unwrap());
+    for number in 0..20 {
+        let path = setup.file(&format!("socket{number}"));
+        setup = setup.listen(format!("unix:{}", path.display()));
     }
     let service = setup.start();
     service.wish("descriptors 24");
@@ -134,7 +137,7 @@ fn one_that_adds_a_taken_address_is_told_the_address() {
     // The address is free: the same successor succeeds.
     drop(taken);
     let (pid, _) = service.upgrade();
-    let mut added = crate::support::Conversation::tcp(address.parse().unwrap());
+    let mut added = Conversation::tcp(address.parse().unwrap());
     assert_eq!(who(&added.get("/")).1, pid);
     service.stop();
 }
@@ -142,14 +145,14 @@ fn one_that_adds_a_taken_address_is_told_the_address() {
 // F8
 #[test]
 fn a_dropped_address_is_closed_after_the_commit_and_not_before() {
-    let extra = free_address().unwrap();
+    let extra = free_address();
     let service = Setup::new().listen(extra).start();
     service.wish(&format!("drop {extra}\npanic-late"));
     service.fail_to_upgrade();
-    crate::support::Conversation::tcp(extra).get("/");
+    Conversation::tcp(extra).get("/");
     service.wish(&format!("drop {extra}"));
     service.upgrade();
-    crate::support::wait(|| std::net::TcpStream::connect(extra).is_err(), || extra.to_string());
+    wait(|| std::net::TcpStream::connect(extra).is_err(), || extra.to_string());
     service.stop();
 }
 
@@ -180,7 +183,7 @@ fn one_that_goes_away_between_ready_and_accepting_changes_nothing() {
     let service = Service::start();
     service.wish("raw crash-between");
     let why = service.fail_to_upgrade();
-    assert!(why.contains("code 0") || why.contains("went away"), "{why}");
+    assert!(why.contains("code 0"), "{why}");
     service.stop();
 }
 
@@ -199,13 +202,13 @@ fn one_that_never_says_that_it_accepts_is_killed() {
 #[test]
 fn one_that_talks_nonsense_is_told() {
     let service = Service::start();
-    for wish in ["raw garbage", "raw garbage-late"] {
-        service.wish(wish);
-        let began = Instant::now();
-        let why = service.fail_to_upgrade();
-        assert!(why.contains("cannot be understood"), "{wish}: {why}");
-        assert!(began.elapsed() < BOUND);
-    }
+    service.wish("raw garbage-late");
+    let why = service.fail_to_upgrade();
+    assert!(why.contains("cannot be understood"), "{why}");
+    // Nobody knows that it is the successor who speaks.
+    service.wish("raw garbage");
+    let why = service.fail_to_upgrade();
+    assert!(why.contains("did not ask to take over"), "{why}");
     service.stop();
 }
 
@@ -259,7 +262,7 @@ fn a_stop_at_any_moment_of_an_upgrade_leaves_no_process_of_two() {
         let started = service.target.wait_stderr("Upgrading: started", BOUND).unwrap();
         let successor = started.rsplit(' ').next().unwrap().parse().unwrap();
         // Not a wait for anything: another moment each time.
-        std::thread::sleep(std::time::Duration::from_millis(moment));
+        std::thread::sleep(Duration::from_millis(moment));
         service.target.signal(Signal::TERM).unwrap();
         let first = service.target.wait(BOUND).unwrap();
         assert!(first.code.is_some(), "{first}");
@@ -280,7 +283,7 @@ fn a_second_term_while_draining_is_a_fast_stop() {
     let mut service = Service::start();
     let mut slow = service.connect();
     slow.ask("/slow");
-    crate::support::wait(
+    wait(
         || service.status()["generations"][0]["live"]["requests"] == 1,
         || service.status().to_string(),
     );

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lameduck::operate::{Answer, Verb, ask};
 use lameduck_verify::address::Place;
-use lameduck_verify::target::{Ready, Signal, Start, Target, free_address};
+use lameduck_verify::target::{Ready, Signal, Start, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 
@@ -18,6 +18,12 @@ pub const BOUND: Duration = Duration::from_secs(30);
 
 /// Between two looks at what has no way to wait: `/proc`, and names in a directory.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// An address that was free a moment ago, and whose port no client of a load that runs beside can get: those come from
+/// the first loopback address.
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
+}
 
 /// A running service and its successors. All are killed when it is dropped.
 pub struct Service {
@@ -89,7 +95,7 @@ impl Setup {
     }
 
     pub fn start(self) -> Service {
-        let address = free_address().unwrap();
+        let address = free_address();
         std::fs::write(self.file("wishes"), &self.wishes).unwrap();
         let start = command(&self.program, self.directory.path(), address).args(self.more);
         let target = start.ready(Ready::Stderr("Generation 1 listens".to_owned())).start().unwrap();
@@ -163,6 +169,19 @@ impl Service {
         assert_eq!(who(&self.get("/")), before, "{}", answer.text);
         wait(|| self.processes() == [before.1], || format!("{:?}", self.processes()));
         answer.text
+    }
+
+    /// Upgrades and waits until no older generation has a connection.
+    pub fn upgrade_and_move(&self) -> (u32, u32) {
+        let upgraded = self.upgrade();
+        let moved = || {
+            let status = self.status();
+            let mut older = status["generations"].as_array().unwrap().iter().skip(1);
+            // One that leaves at this moment may have no answer any more.
+            older.all(|older| matches!(older["live"]["connections"].as_u64(), Some(0) | None))
+        };
+        wait(moved, || self.status().to_string());
+        upgraded
     }
 
     pub fn status(&self) -> serde_json::Value {

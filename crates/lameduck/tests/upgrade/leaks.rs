@@ -1,0 +1,67 @@
+//! What many upgrades leave behind: no more than one does.
+
+use lameduck_verify::target::proc::{descriptors, threads};
+
+use crate::support::{BOUND, Service, Setup, wait, who};
+
+/// Upgrades of one test.
+const UPGRADES: u32 = 20;
+
+#[test]
+fn twenty_upgrades_leave_no_more_than_one() {
+    let mut service = Setup::new().wish("probation 100").start();
+    let mut kept = service.connect();
+    kept.get("/");
+    let (pid, _) = service.upgrade_and_move();
+    assert_eq!(who(&kept.get("/")).1, pid);
+    service.wait_processes(&[pid]);
+    let after_one = look(&service, pid);
+    let mut last = pid;
+    for _ in 0..UPGRADES {
+        last = service.upgrade_and_move().0;
+    }
+    assert_eq!(who(&kept.get("/")), (2 + UPGRADES, last));
+    service.wait_processes(&[last]);
+    let now = || look(&service, last);
+    wait(|| now() == after_one, || format!("{:?}, was {after_one:?}", now()));
+    service.stop();
+}
+
+/// Descriptors and threads of a process, and names in the directory of control sockets.
+fn look(service: &Service, pid: u32) -> (usize, usize, usize) {
+    let names = std::fs::read_dir(service.file("run")).unwrap().count();
+    (descriptors(pid).len(), threads(pid).len(), names)
+}
+
+// F30
+#[test]
+fn a_successor_inherits_no_descriptor() {
+    let service = Service::start();
+    // Open in the predecessor when it starts the successor.
+    let open: Vec<_> = (0..10).map(|_| service.connect()).collect();
+    service.get("/");
+    service.wish("hang");
+    let hanging = std::thread::scope(|scope| {
+        let upgrading = scope.spawn(|| service.ask(lameduck::operate::Verb::Upgrade));
+        let started = service.target.wait_stderr("Upgrading: started", BOUND).unwrap();
+        let pid: u32 = started.rsplit(' ').next().unwrap().parse().unwrap();
+        let program = crate::support::example("misbehaving_successor");
+        let runs =
+            || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+        wait(runs, || pid.to_string());
+        let inherited = descriptors(pid);
+        service.signal(pid, lameduck_verify::target::Signal::KILL);
+        upgrading.join().unwrap();
+        inherited
+    });
+    drop(open);
+    // As many as one that this test starts: what it was itself started with is not the service's doing.
+    let by_hand =
+        service.by_hand(&crate::support::example("misbehaving_successor")).start().unwrap();
+    let numbers = |found: &[(u32, String)]| found.iter().map(|(n, _)| *n).collect::<Vec<_>>();
+    wait(
+        || numbers(&descriptors(by_hand.pid())) == numbers(&hanging),
+        || format!("{hanging:?}, by hand {:?}", descriptors(by_hand.pid())),
+    );
+    service.stop();
+}
