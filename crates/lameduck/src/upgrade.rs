@@ -1,8 +1,8 @@
 //! The predecessor's side of an upgrade: starts the successor, gives it what it asks for, and takes the service back
 //! if it dies on probation.
 //!
-//! One task owns all of it and takes one [`Event`] after the other: from operators, from the successor, from its
-//! process, from the machine. Nothing here waits for another party without [`Starting::until`].
+//! One task owns all of it and takes one event after the other: from operators, from the successor, from its
+//! process, from the machine. Nothing here waits for another party without a bound.
 
 mod event;
 mod process;
