@@ -21,6 +21,9 @@ pub struct Error {
     kind: Kind,
 }
 
+/// What a start does with its control socket; its failures have hints of their own.
+pub(crate) const USE_CONTROL: &str = "use control socket";
+
 enum Kind {
     Io { doing: &'static str, thing: String, source: io::Error },
     Address { given: String, problem: &'static str },
@@ -93,6 +96,15 @@ impl Error {
     /// What the reader can do about it, when there is something to say.
     pub fn hint(&self) -> Option<&'static str> {
         match &self.kind {
+            Kind::Io { doing: USE_CONTROL, source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    Some("a service answers there: take over from it, or choose another path")
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("choose a path in a directory of this user alone; a missing one is made")
+                }
+                _ => None,
+            },
             Kind::Io { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => {
                     Some("another process listens there: stop it, or choose another address")

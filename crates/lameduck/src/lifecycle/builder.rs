@@ -17,7 +17,7 @@ use super::{
 use crate::closing::Resources;
 use crate::control::{self, Hands, Scope, View};
 use crate::driver::{Driver, Gates};
-use crate::error::Error;
+use crate::error::{Error, USE_CONTROL};
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::AcceptErrors;
@@ -327,7 +327,7 @@ impl Builder {
     /// one to ask.
     fn join(&self) -> Result<Joined, Error> {
         let Some(control) = &self.control else { return Ok(Joined::alone()) };
-        let fail = |error| Error::io("use control socket", control.display().to_string(), error);
+        let fail = |error| Error::io(USE_CONTROL, control.display().to_string(), error);
         let place = Place::prepare(control).map_err(fail)?;
         let asked = respawn::asked_to_take_over();
         let respawned = asked.is_some();
