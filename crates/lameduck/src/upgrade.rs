@@ -650,8 +650,12 @@ impl Upgrader {
             },
             Err(error) => format!("it could not be waited for: {error}"),
         };
-        // It may not have had the time to tidy up.
+        // It may not have had the time to tidy up, nor to say that it accepts once the name led to it.
         self.parts.place.sweep(self.parts.own);
+        if self.admission == Admission::Open && !self.parts.place.is_answered() {
+            // Best effort, as everywhere; one that stops gives the name up and must not bring it back.
+            let _ = self.parts.place.point_to(self.parts.own);
+        }
         if self.starting.as_ref().is_some_and(|s| s.attempt == attempt) {
             self.fail(Reason::Failed, &told).await;
         }

@@ -19,6 +19,9 @@ fn a_successor_that_dies_on_probation_gives_the_service_back() {
         service.target.signal(Signal::HUP).unwrap();
         service.target.wait_stderr(told, BOUND).unwrap();
         assert_eq!(who(&service.get("/")), (1, first), "after {after} ms");
+        // The name leads to the first again once that serves.
+        let active = || ask(&service.control(), Verb::Status, &[]).is_ok();
+        wait(active, || service.target.stderr());
         wait(|| service.processes() == [first], || format!("{:?}", service.processes()));
         // As if nothing had been: the next one succeeds, with a number of its own.
         service.wish("");
