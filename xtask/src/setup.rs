@@ -48,6 +48,16 @@ const PARTS: &[Part] = &[
     },
     Part { package: "curl", sign: Sign::Program("curl"), why: "a real client" },
     Part { package: "python3", sign: Sign::Program("python3"), why: "a real client" },
+    Part {
+        package: "systemd",
+        sign: Sign::Program("systemd-socket-activate"),
+        why: "hands over a listening socket as the service manager does",
+    },
+    Part {
+        package: "util-linux",
+        sign: Sign::Program("setpriv"),
+        why: "setpriv, unshare and prlimit: an ordinary user, process 1, few descriptors",
+    },
     Part { package: "valgrind", sign: Sign::Program("valgrind"), why: "instruction counts" },
 ];
 
