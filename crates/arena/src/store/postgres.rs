@@ -15,7 +15,7 @@ const CONNECTIONS: u32 = 16;
 /// How long the first connection may take before the start is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for a free connection, also while a restarted server comes back.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one statement may take, locks and a silent network included.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
