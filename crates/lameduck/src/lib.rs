@@ -105,10 +105,6 @@
 //! | `takeover::STATE_TIMEOUT` | 5 s | writing the states down |
 //! | `takeover::COMMIT_TIMEOUT` | 15 s | the commit |
 //! | `takeover::ACCEPTING_TIMEOUT` | 5 s | from the commit to accepting |
-//! | `upgrade::HELLO` | 10 s | a started program's way to its first word |
-//! | `upgrade::TAKEOVER` | 60 s | its way to being ready |
-//! | `upgrade::TAKEOVER_AT_MOST` | 600 s | the same, however often it asks for more |
-//! | `upgrade::ACCEPTING` | 5 s | from the commit to accepting |
 //! | `upgrade::SEND` | 5 s | one message to it |
 //! | `upgrade::EXIT` | 1 s | from the end of its conversation to its exit, and from there to the end of its last words |
 //! | `upgrade::KILL_AFTER` | 5 s | from TERM to KILL for one that is not wanted |

@@ -399,7 +399,7 @@ impl Lifecycle {
     /// happens without a predecessor, or after [`ready`](Lifecycle::ready).
     ///
     /// However often it is said, a predecessor waits no longer than
-    /// [`TAKEOVER_AT_MOST`](crate::upgrade::TAKEOVER_AT_MOST).
+    /// [`TAKEOVER_LONGEST`](crate::takeover::TAKEOVER_LONGEST).
     pub fn still_starting(&self, doing: &str, more: Duration) {
         if let Some(succession) = &self.shared.succession {
             succession.still_starting(doing, more);

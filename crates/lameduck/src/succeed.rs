@@ -2,7 +2,7 @@
 //! accepts.
 //!
 //! ```text
-//! start():  Hello ─▶   ◀─ Offer…           bounded by HELLO; any failure is an error of the start
+//! start():  Hello ─▶   ◀─ Offer…           bounded by HELLO_TIMEOUT; any failure is an error of the start
 //! ready():  Ready ─▶   ◀─ Commit           accept, then Accepting ─▶
 //! after:               ◀─ Connection…, Final, Rollback, end of file
 //! ```
@@ -29,11 +29,12 @@ use crate::log::Log;
 use crate::phase::{Cause, Input};
 use crate::readiness::Readiness;
 use crate::states::Left;
+use crate::takeover::HELLO_TIMEOUT;
 use crate::takeover::channel::{AsyncChannel, Came, Channel};
 use crate::takeover::wire::{
     self, Connection, Hello, MAX_LISTENERS, Message, Offer, PROTOCOLS, Ready, Reason, Status, Why,
 };
-use crate::upgrade::{HELLO, SEND};
+use crate::upgrade::SEND;
 use crate::work::{Hold, Peer, Registry};
 
 /// How long a predecessor may take to serve again.
@@ -61,13 +62,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks the generation at `path` for the service; waits for its offer, no longer than [`HELLO`].
+/// Asks the generation at `path` for the service; waits for its offer, no longer than [`HELLO_TIMEOUT`].
 pub(crate) fn ask(
     path: &Path,
     version: &str,
 ) -> Result<(Succession, HashMap<String, Left>), Error> {
     let fail = |error| Error::io("take over from", path.display().to_string(), error);
-    let until = Instant::now() + HELLO;
+    let until = Instant::now() + HELLO_TIMEOUT;
     let channel = Channel::connect(path).map_err(fail)?;
     channel.check_peer().map_err(fail)?;
     let hello = Message::Hello(Hello {

@@ -34,23 +34,12 @@ use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
 use crate::takeover::wire::{
     self, Commit, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
 };
+use crate::takeover::{ACCEPTING_TIMEOUT, HELLO_TIMEOUT, TAKEOVER_LONGEST};
 
 pub(crate) use event::{Decision, EVENTS, Event, FromControl, Outcome, Queue, Successor, forward};
 use process::Process;
 pub use process::{EXIT, KILL_AFTER, LAST_WORDS, LEAVE_WITH_US};
 use sending::send_connections;
-
-/// How long a successor may take from its start to its first word.
-pub const HELLO: Duration = Duration::from_secs(10);
-
-/// How long it may take to initialise, unless it asks for more.
-pub const TAKEOVER: Duration = Duration::from_secs(60);
-
-/// How long it may take to initialise, however often it asks.
-pub const TAKEOVER_AT_MOST: Duration = Duration::from_secs(600);
-
-/// How long it may take from the commit to accepting.
-pub const ACCEPTING: Duration = Duration::from_secs(5);
 
 /// How long a send to it may take: it reads, or it is given up.
 pub const SEND: Duration = Duration::from_secs(5);
@@ -226,7 +215,7 @@ impl Upgrader {
             let _ = reply.send(Err(refusal));
             return;
         }
-        let starting = self.begin(Stage::Hello, HELLO, Some(reply));
+        let starting = self.begin(Stage::Hello, HELLO_TIMEOUT, Some(reply));
         match self.parts.program.start(&self.parts.place.socket(self.parts.own)).await {
             Ok((child, stderr)) => {
                 let again = self.again.clone();
@@ -299,7 +288,7 @@ impl Upgrader {
             }
             Some(_) => None,
             None if self.handed.is_some() => None,
-            None => Some(self.begin(Stage::Hello, HELLO, None)),
+            None => Some(self.begin(Stage::Hello, HELLO_TIMEOUT, None)),
         };
         let Some(attempt) = attempt else {
             let (reason, text) = match &self.handed {
@@ -454,7 +443,7 @@ impl Upgrader {
         let Some(conversation) = &starting.conversation else { return Ok(()) };
         let (channel, generation) = (Arc::clone(&conversation.channel), conversation.generation);
         starting.stage = Stage::Ready;
-        let bound = self.parts.takeover_timeout.min(TAKEOVER_AT_MOST);
+        let bound = self.parts.takeover_timeout.min(TAKEOVER_LONGEST);
         starting.until = Instant::now() + bound;
         let attempt = starting.attempt;
         self.alarm(attempt, bound);
@@ -499,7 +488,7 @@ impl Upgrader {
         let Some(starting) = &mut self.starting else { return };
         match (message, starting.stage) {
             (Message::Status(status), Stage::Ready) => {
-                let most = starting.began + TAKEOVER_AT_MOST;
+                let most = starting.began + TAKEOVER_LONGEST;
                 let asked = Instant::now() + status.extend;
                 starting.until = starting.until.max(asked.min(most));
                 let (attempt, left) = (starting.attempt, starting.until - Instant::now());
@@ -522,11 +511,11 @@ impl Upgrader {
         let Some(starting) = &mut self.starting else { return };
         starting.used = ready.used;
         starting.stage = Stage::Accepting;
-        starting.until = Instant::now() + ACCEPTING;
+        starting.until = Instant::now() + ACCEPTING_TIMEOUT;
         let attempt = starting.attempt;
         let Some(conversation) = &starting.conversation else { return };
         let channel = Arc::clone(&conversation.channel);
-        self.alarm(attempt, ACCEPTING);
+        self.alarm(attempt, ACCEPTING_TIMEOUT);
         let commit = Message::Commit(Commit::default());
         if let Err(error) = channel.send_within(SEND, &commit, &[]).await {
             self.lost(&format!("it did not take the commit: {error}")).await;

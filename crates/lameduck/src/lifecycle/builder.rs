@@ -77,7 +77,7 @@ impl Builder {
             version: String::new(),
             control: None,
             takeover: Takeover::WhenAsked,
-            takeover_timeout: upgrade::TAKEOVER,
+            takeover_timeout: crate::takeover::TAKEOVER_TIMEOUT,
             probation: PROBATION,
             upgrade_grace: None,
             max_generations: MAX_GENERATIONS,
@@ -175,7 +175,7 @@ impl Builder {
     }
 
     /// How long a successor may take from its introduction to its readiness, unless it asks for more. Default
-    /// [`TAKEOVER`](crate::upgrade::TAKEOVER), 60 s.
+    /// [`TAKEOVER_TIMEOUT`](crate::takeover::TAKEOVER_TIMEOUT), 60 s.
     pub fn takeover_timeout(mut self, takeover: Duration) -> Builder {
         self.takeover_timeout = takeover;
         self

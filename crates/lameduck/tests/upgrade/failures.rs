@@ -195,7 +195,7 @@ fn one_that_never_says_that_it_accepts_is_killed() {
     let began = Instant::now();
     let why = service.fail_to_upgrade();
     assert!(why.contains("did not say that it does"), "{why}");
-    assert!(began.elapsed() >= lameduck::upgrade::ACCEPTING);
+    assert!(began.elapsed() >= lameduck::takeover::ACCEPTING_TIMEOUT);
     service.stop();
 }
 
