@@ -4,10 +4,10 @@
 //! privilege is needed. PostgreSQL is installed here but started by the tests themselves, as a
 //! private cluster of their own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
@@ -17,6 +17,8 @@ enum Sign {
     Program(&'static str),
     /// A file of a library.
     File(&'static str),
+    /// A program that ends well when it is run like this.
+    Command(&'static str, &'static [&'static str]),
     /// A program in a directory that carries a version: `directory/*/rest`.
     Versioned { directory: &'static str, rest: &'static str },
 }
@@ -58,11 +60,55 @@ const PARTS: &[Part] = &[
         sign: Sign::Program("setpriv"),
         why: "setpriv, unshare and prlimit: an ordinary user, process 1, few descriptors",
     },
+    Part { package: "chromium", sign: Sign::Program("chromium"), why: "a real browser" },
+    Part {
+        package: "fonts-liberation",
+        sign: Sign::File("/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf"),
+        why: "what the browser writes with",
+    },
+    Part { package: "nats-server", sign: Sign::Program("nats-server"), why: "a real broker" },
+    Part { package: "nodejs", sign: Sign::Program("node"), why: "a server to compare with" },
+    Part {
+        package: "python3-venv",
+        sign: Sign::Command("python3", &["-c", "import venv, ensurepip"]),
+        why: "holds the Python servers and clients",
+    },
     Part { package: "valgrind", sign: Sign::Program("valgrind"), why: "instruction counts" },
 ];
 
+/// Servers and clients written in Python, in an environment of the project's own below the build directory.
+const PYTHON_PACKAGES: &[&str] = &["uvicorn", "gunicorn", "grpcio", "grpcio-health-checking"];
+
 /// Installs what is missing; does nothing at all where nothing is.
 pub fn run() -> Result<()> {
+    packages()?;
+    python()
+}
+
+/// Where the programs of [`PYTHON_PACKAGES`] are, `python3` with their libraries among them.
+pub fn python_programs() -> Result<PathBuf> {
+    Ok(shell::target_directory()?.join("python/bin"))
+}
+
+fn python() -> Result<()> {
+    let programs = python_programs()?;
+    let environment = programs.parent().expect("programs are in a directory of the environment");
+    let stamp = environment.join("installed");
+    let wanted = PYTHON_PACKAGES.join(" ");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        println!("setup: the Python programs are installed ({wanted})");
+        return Ok(());
+    }
+    let path = environment.to_string_lossy();
+    shell::run(&mut shell::command("python3", &["-m", "venv", "--clear", &path]))?;
+    let pip = programs.join("pip");
+    let mut arguments = vec!["install", "--quiet", "--disable-pip-version-check"];
+    arguments.extend_from_slice(PYTHON_PACKAGES);
+    shell::run(&mut shell::command(&pip, &arguments))?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))
+}
+
+fn packages() -> Result<()> {
     let missing: Vec<&Part> = PARTS.iter().filter(|part| !part.sign.is_there()).collect();
     if missing.is_empty() {
         println!("setup: all {} real parts are installed", PARTS.len());
@@ -114,6 +160,9 @@ impl Sign {
     fn is_there(&self) -> bool {
         match self {
             Sign::Program(name) => shell::find_program(name).is_some(),
+            Sign::Command(program, arguments) => {
+                shell::read(&mut shell::command(program, arguments)).is_ok()
+            }
             Sign::File(path) => Path::new(path).is_file(),
             Sign::Versioned { directory, rest } => {
                 let Ok(versions) = std::fs::read_dir(directory) else { return false };

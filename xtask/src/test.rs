@@ -3,6 +3,8 @@
 //! Works with cargo-nextest (one process a test, which the signal tests like best) and without it.
 //! The tests come last, so that the test runner's closing lines close the output as well.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 
 use crate::{setup, shell};
@@ -32,5 +34,12 @@ fn tests() -> Result<()> {
         println!("test: cargo-nextest is not installed, so `cargo test` runs the tests");
         shell::cargo(&["test", "--workspace", "--all-targets", "--all-features", "--no-fail-fast"])
     };
-    shell::run(&mut runner)
+    shell::run(runner.env("PATH", path_with_python()?))
+}
+
+/// The search path with the Python programs of the set-up in front.
+pub fn path_with_python() -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = [setup::python_programs()?].into_iter().chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(places)?)
 }

@@ -33,6 +33,8 @@
 //! | [`load`] | closed-loop clients over HTTP/1.1 and HTTP/2 |
 //! | [`target`] | a server process: started, signalled, waited for, and surely gone afterwards |
 //! | [`probe`] | connections in delicate states, and what came of each, byte by byte |
+//! | [`verdict`] | what a case found, and a whole run: what every report is made from |
+//! | [`trace`] | what happened when, for the timeline |
 //!
 //! It runs on Linux: it reads `/proc` and waits on process descriptors.
 
@@ -42,3 +44,5 @@ pub mod fate;
 pub mod load;
 pub mod probe;
 pub mod target;
+pub mod trace;
+pub mod verdict;

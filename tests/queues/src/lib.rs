@@ -1,0 +1,1 @@
+//! Workers of job queues and brokers, drained.
