@@ -91,7 +91,7 @@ impl Service {
         let address = launch.address.map_or_else(free_address, Ok)?;
         let admin = free_address()?;
         let values = values(scratch.path(), build, address, admin);
-        prepare(adapter, &values)?;
+        prepare(adapter, &values, &scratch)?;
         let target = launched(adapter, &values, &scratch, launch)?;
         Ok(Service { address, admin, values, target, replaced: Vec::new(), main: None, scratch })
     }
@@ -287,14 +287,9 @@ fn own_command() -> String {
 }
 
 /// Writes the adapter's files and the program that an upgrade starts.
-fn prepare(adapter: &Adapter, values: &Values) -> Result<(), Fault> {
-    let directory = PathBuf::from(values.put_in("{dir}"));
+fn prepare(adapter: &Adapter, values: &Values, scratch: &Scratch) -> Result<(), Fault> {
     for (name, text) in &adapter.files {
-        let path = directory.join(name);
-        let parent = path.parent().unwrap_or(&directory);
-        let written = std::fs::create_dir_all(parent)
-            .and_then(|()| std::fs::write(&path, values.put_in(text)));
-        written.map_err(|error| Fault(format!("write {}: {error}", path.display())))?;
+        scratch.write(name, &values.put_in(text))?;
     }
     if let Some(upgrade) = &adapter.upgrade
         && let (Some(program), Some(from)) = (&upgrade.program, &upgrade.program_from)
