@@ -23,10 +23,12 @@ mod reach;
 mod report;
 mod requests;
 mod stream;
+mod traced;
 
 pub use report::{Latency, Report};
 
 use crate::address::Place;
+use crate::stage::Recorder;
 use acked::Acked;
 use ledger::Ledger;
 use std::fmt;
@@ -124,6 +126,7 @@ pub struct Load {
     request_limit: Duration,
     until: Until,
     acked: Option<PathBuf>,
+    recorder: Option<Recorder>,
 }
 
 impl Load {
@@ -139,6 +142,7 @@ impl Load {
             request_limit: REQUEST_LIMIT,
             until: Until::Elapsed(Duration::from_secs(5)),
             acked: None,
+            recorder: None,
         }
     }
 
@@ -175,6 +179,12 @@ impl Load {
     /// Appends the id of each acknowledged `POST` to this file, one a line.
     pub fn acked(mut self, path: impl AsRef<Path>) -> Load {
         self.acked = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Keeps the connections and requests for a timeline (of HTTP/1.1), thinned out where they are too many.
+    pub fn recorder(mut self, recorder: &Recorder) -> Load {
+        self.recorder = Some(recorder.clone());
         self
     }
 

@@ -4,9 +4,11 @@ use super::acked::Acked;
 use super::reach::{Refusals, Unreached};
 use super::requests::Requests;
 use super::stream::{Look, Stream};
+use super::traced::Traced;
 use super::{Mode, Part};
 use crate::answer::{Answer, Persistence};
 use crate::fate::Fate;
+use crate::trace::ConnectionEnd;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,11 +24,16 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
     let mut kept: Option<Connection> = None;
     let mut buffer = vec![0u8; READ_BYTES];
     let mut had_answer = false;
+    let mut traced = Traced::of(&part);
     while !part.shared.is_stopping() {
-        let mut connection = match kept.take().filter(|kept| kept.is_usable(&part)) {
+        let begun = Instant::now();
+        let mut connection = match kept.take().filter(|kept| kept.is_usable(&part, &mut traced)) {
             Some(kept) => kept,
             None => match refusals.connect(&part).await {
-                Ok(stream) => Connection::new(stream),
+                Ok(stream) => {
+                    traced.opened(begun);
+                    Connection::new(stream)
+                }
                 Err(Unreached::Again) => continue,
                 Err(Unreached::Over) => break,
             },
@@ -34,6 +41,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         let request = requests.next();
         let begun = Instant::now();
         let end = connection.exchange(request, &mut buffer, part.load.request_limit).await;
+        traced.request(begun, &end);
         match end {
             End::Answered => {
                 part.ledger.borrow_mut().answered(begun.elapsed());
@@ -50,6 +58,9 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
                 part.ledger.borrow_mut().failed(fate, part.client, ordinal, || detail);
             }
         }
+        if !connection.is_open || part.load.mode == Mode::NewConnection {
+            traced.closed(connection.end());
+        }
         if connection.is_open {
             kept = Some(connection).filter(|_| part.load.mode != Mode::NewConnection);
         } else if connection.was_told {
@@ -59,6 +70,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
             tokio::time::sleep(part.load.pause).await;
         }
     }
+    traced.closed(ConnectionEnd::ClosedByTester);
 }
 
 struct Connection {
@@ -72,7 +84,7 @@ struct Connection {
     was_told: bool,
 }
 
-enum End {
+pub(super) enum End {
     Answered,
     Failed(Fate, String),
 }
@@ -90,8 +102,11 @@ impl Connection {
     }
 
     /// The look before a reuse. Counts what it found.
-    fn is_usable(&self, part: &Part) -> bool {
+    fn is_usable(&self, part: &Part, traced: &mut Traced) -> bool {
         let look = self.stream.look();
+        if look != Look::Quiet {
+            traced.closed(self.end());
+        }
         let mut ledger = part.ledger.borrow_mut();
         match look {
             Look::Quiet => return true,
@@ -100,6 +115,15 @@ impl Connection {
             Look::Bytes => ledger.connections.found_unasked += 1,
         }
         false
+    }
+
+    /// How the server ended it, as far as it was seen.
+    fn end(&self) -> ConnectionEnd {
+        match (self.stream.reset_seen().is_set(), self.stream.look()) {
+            (true, _) | (false, Look::Reset) => ConnectionEnd::Reset,
+            (false, Look::Closed) => ConnectionEnd::ClosedByServer,
+            (false, Look::Quiet | Look::Bytes) => ConnectionEnd::ClosedByTester,
+        }
     }
 
     async fn exchange(&mut self, request: &[u8], buffer: &mut [u8], limit: Duration) -> End {

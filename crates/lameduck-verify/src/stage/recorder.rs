@@ -65,6 +65,11 @@ impl Recorder {
         self.kept().keep(connection);
     }
 
+    /// Requests that were seen and not kept.
+    pub fn left_out(&self, requests: u64) {
+        self.kept().trace.requests_left_out += requests;
+    }
+
     /// Counts fates.
     pub fn count(&self, tally: &Tally) {
         self.kept().tally.merge(tally);
