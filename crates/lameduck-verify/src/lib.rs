@@ -34,6 +34,7 @@
 //! | [`target`] | a server process: started, signalled, waited for, and surely gone afterwards |
 //! | [`probe`] | connections in delicate states, and what came of each, byte by byte |
 //! | [`verdict`] | what a case found, and a whole run: what every report is made from |
+//! | [`report`] | the terminal's text, JSON, JUnit and a page with timelines, all from one run |
 //! | [`trace`] | what happened when, for the timeline |
 //!
 //! It runs on Linux: it reads `/proc` and waits on process descriptors.
@@ -43,6 +44,7 @@ pub mod answer;
 pub mod fate;
 pub mod load;
 pub mod probe;
+pub mod report;
 pub mod target;
 pub mod trace;
 pub mod verdict;
