@@ -97,8 +97,7 @@ async fn on_connection(
 fn unusable(part: &Part, number: Option<Number>, error: &dyn std::fmt::Display) -> Answers {
     let detail = || format!("HTTP/2 handshake: {error}");
     let fate = Fate::ConnectFailed;
-    let known =
-        Known { connection: number, begun: Instant::now(), first_byte: None, fate, status: None };
+    let known = Known::unsent(number, Instant::now(), fate);
     let mut ledger = part.ledger.borrow_mut();
     ledger.failed(known, part.client, 0, detail);
     ledger.close(number, ConnectionEnd::ClosedByServer);
@@ -153,6 +152,7 @@ impl Streams {
             let result = self.exchange(request.clone(), &first_byte).await;
             let known = |fate, status| Known {
                 connection: self.number,
+                intended: None,
                 begun,
                 first_byte: first_byte.get(),
                 fate,

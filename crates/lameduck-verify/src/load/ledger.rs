@@ -4,6 +4,8 @@ use super::EXAMPLES;
 use crate::fate::{Fate, Kind, Tally};
 use crate::trace::{ConnectionEnd, Number, Recording, RequestTrace};
 use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The largest latency that the histogram holds, in microseconds: more than any request may take.
@@ -12,7 +14,7 @@ const LATENCY_MAX: u64 = 60_000_000;
 const LATENCY_DIGITS: u8 = 3;
 
 /// The counts of one thread, or of all.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Ledger {
     begun: Instant,
     pub(super) tally: Tally,
@@ -26,11 +28,20 @@ pub(super) struct Ledger {
 pub(super) struct Known {
     /// The connection in the recording, if there is one.
     pub(super) connection: Option<Number>,
+    /// When it was due, if it was due at a time: its latency counts from there.
+    pub(super) intended: Option<Instant>,
     pub(super) begun: Instant,
     /// When the first byte of its answer came; unknown means with its last.
     pub(super) first_byte: Option<Instant>,
     pub(super) fate: Fate,
     pub(super) status: Option<u16>,
+}
+
+impl Known {
+    /// A request for which there was no connection.
+    pub(super) fn unsent(connection: Option<Number>, begun: Instant, fate: Fate) -> Known {
+        Known { connection, intended: None, begun, first_byte: None, fate, status: None }
+    }
 }
 
 /// What became of connections, beside the requests on them.
@@ -56,6 +67,30 @@ pub(super) struct Example {
     /// Its place among the requests of its connection, from 1.
     pub(super) ordinal: u64,
     pub(super) detail: String,
+}
+
+impl Example {
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "at_ms": self.at.as_secs_f64() * 1000.0,
+            "class": self.fate.name(),
+            "client": self.client,
+            "request_on_connection": self.ordinal,
+            "detail": self.detail,
+        })
+    }
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Example { at, fate, client, ordinal, detail } = self;
+        write!(
+            f,
+            "at {:.1} ms client {client}, request {ordinal} of its connection: {}: {detail}",
+            at.as_secs_f64() * 1000.0,
+            fate.name()
+        )
+    }
 }
 
 impl Ledger {
@@ -85,7 +120,7 @@ impl Ledger {
 
     pub(super) fn answered(&mut self, known: Known) {
         let now = Instant::now();
-        let latency = now.saturating_duration_since(known.begun);
+        let latency = now.saturating_duration_since(known.intended.unwrap_or(known.begun));
         self.tally.record(Fate::Answered);
         self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         self.record(&known, now);
@@ -96,7 +131,7 @@ impl Ledger {
             return;
         };
         let request = RequestTrace {
-            intended: None,
+            intended: known.intended.map(|at| recording.at(at)),
             sent: recording.at(known.begun),
             first_byte: known.first_byte.map(|at| recording.at(at)),
             ended: recording.at(now),

@@ -41,7 +41,7 @@ impl Refusals {
             Ok(Err(error)) => (fate_of(&error), format!("connect: {error}")),
             Err(_) => (Fate::ConnectTimedOut, format!("no connection within {CONNECT_LIMIT:?}")),
         };
-        let known = Known { connection, begun, first_byte: None, fate, status: None };
+        let known = Known::unsent(connection, begun, fate);
         part.ledger.borrow_mut().failed(known, part.client, 0, || detail);
         part.ledger.borrow_mut().close(connection, end_after(fate));
         if fate == Fate::Refused && self.is_gone(part.load.until) {
@@ -63,7 +63,8 @@ impl Refusals {
     }
 }
 
-fn fate_of(error: &io::Error) -> Fate {
+/// What an error of connecting says.
+pub(super) fn fate_of(error: &io::Error) -> Fate {
     match error.kind() {
         // The path of a Unix socket that was removed is a closed door as well.
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Fate::Refused,

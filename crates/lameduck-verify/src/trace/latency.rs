@@ -18,13 +18,13 @@ const FINENESS_BITS: u32 = FINENESS.trailing_zeros();
 const BUCKETS: usize = (27 - FINENESS_BITS as usize) * FINENESS;
 
 /// The latencies of answered requests, by the time of their end.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct LatencyOverTime {
     width: Micros,
     slots: Vec<Slot>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Slot {
     answered: u64,
     slowest: Micros,

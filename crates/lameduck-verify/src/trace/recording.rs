@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Number(u64);
 
 /// The recording of one thread.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recording {
     begun: Instant,
     next: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Recording {
     latency: LatencyOverTime,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Connection {
     number: Number,
     trace: ConnectionTrace,
