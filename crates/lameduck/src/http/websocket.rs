@@ -86,7 +86,6 @@ enum Handing {
     /// As they come.
     AsTheyCome,
     /// One whole frame at a time, so that nothing of the next one is in the handler's buffers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for WebSockets that move"))]
     WholeFrames,
 }
 
@@ -153,13 +152,13 @@ impl WebSocket {
         }
     }
 
-    #[cfg_attr(not(feature = "tungstenite029"), expect(dead_code))]
+    #[expect(dead_code, reason = "for WebSockets that move")]
     pub(crate) fn hand_whole_frames(&mut self) {
         self.handing = Handing::WholeFrames;
     }
 
     /// Whether nothing is under way in either direction and nobody closes.
-    #[cfg_attr(not(feature = "tungstenite029"), expect(dead_code))]
+    #[expect(dead_code, reason = "for WebSockets that move")]
     pub(crate) fn is_between_messages(&self) -> bool {
         self.incoming.is_between_messages()
             && self.outgoing.is_between_messages()

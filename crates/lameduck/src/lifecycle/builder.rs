@@ -286,15 +286,9 @@ impl Builder {
             }
             (None, _) | (_, None) => (None, None),
         };
+        let settings = self.settings(joined.generation);
         let shared = Shared {
-            settings: Settings {
-                grace: self.grace,
-                lame_duck: self.lame_duck,
-                generation: joined.generation,
-                linger: self.linger,
-                close_frames: self.close_frames,
-                version: self.version,
-            },
+            settings,
             started: Instant::now(),
             runtime,
             registry,
@@ -317,6 +311,17 @@ impl Builder {
             life.answer_operators(socket);
         }
         Ok(life)
+    }
+
+    fn settings(self, generation: u32) -> Settings {
+        Settings {
+            grace: self.grace,
+            lame_duck: self.lame_duck,
+            generation,
+            linger: self.linger,
+            close_frames: self.close_frames,
+            version: self.version,
+        }
     }
 
     /// Whom it listens to and whom it tells, with the built-in signals and without.
