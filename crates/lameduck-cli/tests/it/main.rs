@@ -19,3 +19,4 @@ mod signals;
 mod under_load;
 mod under_systemd;
 mod upgrade;
+mod verify;
