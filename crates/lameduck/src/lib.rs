@@ -51,6 +51,7 @@
 //! | [`exit`] | the exit codes, in one place |
 //! | [`upgrade`], [`handover`] | the live upgrade: a successor takes over, connections included ([`Builder::control`]) |
 //! | [`shared`], [`states`] | what moves with it: counters both versions write, and states |
+//! | [`jobs`] | a worker on any queue that gives back what it could not finish |
 //! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
 //! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
 //! | [`notify`] | what a service manager is told |
@@ -84,6 +85,13 @@
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
+//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
+//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
+//! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
+//! | [`jobs::GIVE_BACK`] | 500 ms | how long before the cut they are dropped and given back |
+//! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
+//! | [`jobs::BACK_OFF`] | 100 ms | the first pause after a claim that failed |
+//! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
@@ -157,6 +165,7 @@ pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
 mod inherit;
+pub mod jobs;
 mod json;
 pub mod lifecycle;
 pub mod listener;
