@@ -31,6 +31,7 @@ pub(crate) mod admin;
 mod connection;
 mod framing;
 mod ping;
+pub mod streams;
 mod tracking;
 mod wire;
 

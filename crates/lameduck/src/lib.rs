@@ -44,6 +44,7 @@
 //! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
 //! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`http::streams`](http/streams/index.html) | event streams and others that last end at a boundary |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
 //! | [`closing`] | resources that close in order, each within its own budget |
@@ -85,6 +86,9 @@
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
+//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
+//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
+//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
 //! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
 //! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
 //! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
