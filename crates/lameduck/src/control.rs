@@ -391,7 +391,7 @@ impl Control {
             Message::Reserve(reserve) => self.machine.set_reserve(reserve),
             Message::UpgradeBegins => self.hands.teller.reloading(Instant::now()),
             Message::UpgradeDone { successor: Some(pid) } => {
-                self.hands.teller.handed_over(Instant::now(), pid);
+                self.hands.teller.upgraded(Instant::now(), pid);
             }
             Message::UpgradeDone { successor: None } => {
                 self.hands.teller.reloaded(Instant::now(), "the upgrade failed, serving on");
@@ -521,6 +521,7 @@ impl Control {
                 Action::ConfirmSuccessor => {
                     // Until now background tasks went on, in case the service came back.
                     self.hands.drain.cancel();
+                    self.hands.teller.handed_over(Instant::now());
                     self.decide(Decision::Confirmed);
                 }
             }

@@ -304,7 +304,7 @@ impl Builder {
         };
         let life = Lifecycle { shared: Arc::new(shared) };
         if let Some(socket) = socket {
-            life.answer_operators(socket);
+            life.answer_operators(socket, scope);
         }
         Ok(life)
     }
@@ -412,7 +412,7 @@ impl Joined {
 }
 
 impl Lifecycle {
-    fn answer_operators(&self, socket: ControlSocket) {
+    fn answer_operators(&self, socket: ControlSocket, scope: Scope) {
         let Some(upgrades) = &self.shared.upgrades else { return };
         // Weak: answering operators must not keep alive the life they ask about.
         let shared = Arc::downgrade(&self.shared);
@@ -425,6 +425,7 @@ impl Lifecycle {
             snapshot: Box::new(move || Some(Lifecycle { shared: shared.upgrade()? }.snapshot())),
             report: self.shared.report.clone(),
             waiting: Arc::clone(&upgrades.waiting),
+            scope,
         };
         drop(self.shared.runtime.spawn(operator.run(socket)));
     }

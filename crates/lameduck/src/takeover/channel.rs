@@ -91,14 +91,15 @@ impl Channel {
 
     /// Refuses another user, root excepted.
     pub(crate) fn check_peer(&self) -> io::Result<()> {
-        let peer = rustix::net::sockopt::socket_peercred(&self.socket)?.uid;
-        let own = rustix::process::geteuid();
-        if peer == own || peer.is_root() {
+        const ROOT: u32 = 0;
+        let peer = crate::sys::peer_user(self.socket.as_fd())?;
+        let own = rustix::process::geteuid().as_raw();
+        if peer == own || peer == ROOT {
             Ok(())
         } else {
             Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                format!("uid {} is not uid {}", peer.as_raw(), own.as_raw()),
+                format!("uid {peer} is not uid {own}"),
             ))
         }
     }
