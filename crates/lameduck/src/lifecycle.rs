@@ -29,6 +29,7 @@ use crate::snapshot::Snapshot;
 use crate::states::{Origin, States};
 use crate::succeed::{Succession, Taking};
 use crate::upgrade::{Event, LEAVE_WITH_US, Queue};
+use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry, WorkKind};
 
 pub use builder::Builder;
@@ -77,13 +78,15 @@ pub(crate) struct Settings {
     pub(crate) generation: u32,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) linger: Duration,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) close_frames: CloseFrames,
     pub(crate) version: String,
 }
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) started: Instant,
-    runtime: tokio::runtime::Handle,
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) registry: Arc<Registry>,
     resources: Arc<Resources>,
     pub(crate) accept_errors: Arc<AcceptErrors>,

@@ -108,8 +108,13 @@ const LAWS: &[ModuleLaw] = &[
         why: "a feature hangs itself on the lifecycle (`streams`) and hears of the drain as a program would",
     },
     ModuleLaw {
+        module: "http::farewell",
+        imports: Imports::AllBut(&["axum", "control", "takeover"]),
+        why: "WebSockets are seen off when the lifecycle asks for it, and it knows what for",
+    },
+    ModuleLaw {
         module: "http::*",
-        imports: Imports::Only(&["listener", "connection", "handover", "work"]),
+        imports: Imports::Only(&["listener", "connection", "handover", "websocket", "work"]),
         why: "the protocol stands on the parts and is driven without knowing by whom",
     },
     ModuleLaw {

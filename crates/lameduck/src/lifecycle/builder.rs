@@ -33,6 +33,7 @@ use crate::states::{Left, States};
 use crate::succeed::{self, Succession};
 use crate::takeover::channel::ControlSocket;
 use crate::upgrade::{self, EVENTS, Event, FromControl, Parts, Upgrader};
+use crate::websocket::CloseFrames;
 use crate::work::Registry;
 
 /// Sets up a [`Lifecycle`]: what is not said here has the value of the [table of defaults](crate#defaults).
@@ -42,6 +43,7 @@ pub struct Builder {
     grace: Option<Duration>,
     lame_duck: Duration,
     linger: Duration,
+    close_frames: CloseFrames,
     settle: Duration,
     signals: Option<Signals>,
     log: Option<LogFormat>,
@@ -70,6 +72,7 @@ impl Builder {
             grace: Some(GRACE_PERIOD),
             lame_duck: Duration::ZERO,
             linger: LINGER,
+            close_frames: CloseFrames::new(),
             settle: SETTLE,
             signals: Some(Signals::default()),
             log: None,
@@ -112,6 +115,12 @@ impl Builder {
     /// than your clients' longest pause on a busy connection plus a round trip.
     pub fn linger(mut self, linger: Duration) -> Builder {
         self.linger = linger;
+        self
+    }
+
+    /// How WebSockets are closed; see [`websocket`](crate::websocket).
+    pub fn close_frames(mut self, closes: CloseFrames) -> Builder {
+        self.close_frames = closes;
         self
     }
 
@@ -277,14 +286,9 @@ impl Builder {
             }
             (None, _) | (_, None) => (None, None),
         };
+        let settings = self.settings(joined.generation);
         let shared = Shared {
-            settings: Settings {
-                grace: self.grace,
-                lame_duck: self.lame_duck,
-                generation: joined.generation,
-                linger: self.linger,
-                version: self.version,
-            },
+            settings,
             started: Instant::now(),
             runtime,
             registry,
@@ -307,6 +311,17 @@ impl Builder {
             life.answer_operators(socket, scope);
         }
         Ok(life)
+    }
+
+    fn settings(self, generation: u32) -> Settings {
+        Settings {
+            grace: self.grace,
+            lame_duck: self.lame_duck,
+            generation,
+            linger: self.linger,
+            close_frames: self.close_frames,
+            version: self.version,
+        }
     }
 
     /// Whom it listens to and whom it tells, with the built-in signals and without.
