@@ -19,11 +19,16 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::closing::Resources;
+use crate::conversation::Heard;
 use crate::exit;
+use crate::generation::{
+    Action as GenerationAction, AttemptId, Closing, Generation, Input as GenerationInput, LineId,
+    Queue,
+};
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::json::Object;
@@ -34,7 +39,9 @@ use crate::phase::{Action, Cause, Input, Machine, Outcome, Phase, Step};
 use crate::readiness::{Sign, State};
 use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
 use crate::signals::{self, SignalAction, Signals};
-use crate::upgrade::{Decision, FromControl};
+use crate::takeover::channel::Channel;
+use crate::takeover::wire::{Hello, Why};
+use crate::upgrade::{self, Upgrades};
 use crate::work::{Counts, Notice, Registry, Told, WorkItem};
 
 /// How long a process that was forced may still take to leave `main` by itself.
@@ -52,10 +59,12 @@ const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// What only the async runtime can do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command {
-    /// Let the accept loops accept.
-    Accept,
+    /// Let the accept loops accept; answer with [`GenerationInput::GateOpened`].
+    OpenGate,
     /// Close the listeners; answer with [`Input::GateClosed`].
-    CloseGate { shared: bool },
+    CloseGate(Closing),
+    /// Close the copies kept for a way back; answer with [`GenerationInput::CopiesClosed`].
+    LetGo,
     /// Close the resources by then; answer with [`Input::Closed`].
     CloseResources { until: Option<Instant> },
     /// Give a sign of life; answer with [`Message::Alive`].
@@ -63,24 +72,45 @@ pub(crate) enum Command {
 }
 
 /// What happened, on its way to the thread.
-#[derive(Debug, Clone, Copy)]
 pub(crate) enum Message {
-    Input(Input),
-    /// A successor is being started.
-    UpgradeBegins,
-    /// It accepts, or failed.
-    UpgradeDone {
-        /// Its process, if it accepts.
-        successor: Option<u32>,
+    Input(GenerationInput),
+    /// The predecessor said something.
+    Above(Heard),
+    /// A successor did.
+    Below(LineId, Heard),
+    /// Somebody asks for the service.
+    Hello {
+        channel: Channel,
+        hello: Hello,
     },
-    /// The successor has come and gone: what is left here ends here.
-    SuccessorLeft,
+    /// Somebody wants an upgrade.
+    Upgrade {
+        queue: Queue,
+        reply: oneshot::Sender<upgrade::Outcome>,
+    },
+    /// Somebody wants the previous version back.
+    RollBack {
+        reply: oneshot::Sender<upgrade::RolledBack>,
+    },
+    /// The process of a successor was started.
+    Started {
+        attempt: AttemptId,
+        process: upgrade::Process,
+    },
+    /// This is what there is to give to a successor.
+    Found(LineId, Result<upgrade::Found, Why>),
     /// Closing needs this much of the grace period.
     Reserve(Duration),
     /// The runtime answers.
     Alive,
     /// The last handle is gone before a stop began: nobody is interested any more.
     Abandon,
+}
+
+impl From<Input> for Message {
+    fn from(input: Input) -> Message {
+        Message::Input(GenerationInput::Life(input))
+    }
 }
 
 /// Sends messages to the thread, from anywhere, without waiting.
@@ -90,8 +120,8 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn send(&self, message: Message) {
-        self.lock().push_back(message);
+    pub(crate) fn send(&self, message: impl Into<Message>) {
+        self.lock().push_back(message.into());
         // A full pipe wakes the thread just as well.
         let _ = rustix::io::write(&self.wake, &[0]);
     }
@@ -119,8 +149,10 @@ pub(crate) struct Hands {
     /// Commands the runtime has picked up; compared with those sent.
     pub(crate) picked_up: Arc<AtomicU64>,
     pub(crate) handover: Arc<Handover>,
-    /// The task that upgrades, when there is a control socket.
-    pub(crate) upgrades: Option<mpsc::UnboundedSender<FromControl>>,
+    /// What upgrades take, when there is a control socket.
+    pub(crate) upgrades: Option<Upgrades>,
+    /// Successors that were told to leave and have not.
+    pub(crate) unwanted: watch::Sender<usize>,
     /// What this generation has in the file system, to be removed at the end.
     pub(crate) place: Option<(Place, u32)>,
     /// The phase, for snapshots.
@@ -158,7 +190,7 @@ impl Drop for Signal {
 
 /// Arms the signals and starts the thread.
 pub(crate) fn start(
-    machine: Machine,
+    generation: Generation,
     map: Signals,
     scope: Scope,
     make_hands: impl FnOnce(&Arc<Sender>) -> Hands,
@@ -176,13 +208,13 @@ pub(crate) fn start(
     let hands = make_hands(&sender);
     let notices = Arc::clone(&sender);
     hands.registry.listen(Box::new(move |notice| {
-        notices.send(Message::Input(match notice {
+        notices.send(match notice {
             Notice::Idle => Input::Idle,
             Notice::Settled => Input::Settled,
-        }));
+        });
     }));
     let thread = Control {
-        machine,
+        generation,
         map,
         scope,
         signals: pipes,
@@ -228,7 +260,7 @@ enum End {
 }
 
 struct Control {
-    machine: Machine,
+    generation: Generation,
     map: Signals,
     scope: Scope,
     signals: Vec<Signal>,
@@ -254,7 +286,7 @@ impl Control {
                 self.take_message(message);
             }
             let now = Instant::now();
-            self.feed(now, Input::Tick);
+            self.feed(now, GenerationInput::Tick);
             self.progress(now);
             self.hands.teller.retry(now);
             if self.hands.teller.asks_runtime(now) {
@@ -268,7 +300,10 @@ impl Control {
         match self.end {
             End::NotYet => false,
             // In a process of ours the thread stays: it alone can make the process leave, and take a signal.
-            End::Abandoned | End::Reported { .. } => self.scope == Scope::Library,
+            // Nobody else kills a successor that will not leave.
+            End::Abandoned | End::Reported { .. } => {
+                self.scope == Scope::Library && self.generation.unwanted() == 0
+            }
         }
     }
 
@@ -282,7 +317,7 @@ impl Control {
             End::NotYet => Some(stop.progress_at),
             End::Reported { .. } | End::Abandoned => None,
         });
-        let dues = [self.machine.poll_timeout(), progress_at, leave_at, self.hands.teller.due()];
+        let dues = [self.generation.poll_timeout(), progress_at, leave_at, self.hands.teller.due()];
         let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -323,9 +358,9 @@ impl Control {
                 None
             }
             SignalAction::Upgrade if self.hands.upgrades.is_some() => {
-                if let Some(upgrades) = &self.hands.upgrades {
-                    let _ = upgrades.send(FromControl::Upgrade);
-                }
+                // Nobody waits for it: the log tells what came of it.
+                let (reply, _) = oneshot::channel();
+                self.take_message(Message::Upgrade { queue: Queue::Refuse, reply });
                 None
             }
             SignalAction::Ignore | SignalAction::Upgrade => {
@@ -338,7 +373,7 @@ impl Control {
         match (stops, &self.end) {
             (None, _) => {}
             (Some(input), End::NotYet) => {
-                self.feed(now, input);
+                self.feed(now, GenerationInput::Life(input));
                 self.act();
             }
             // The report is out and something still holds the process: this is the operator's last word.
@@ -354,50 +389,88 @@ impl Control {
 
     /// A manager that reloads by SIGHUP waits for an answer, even if there is nothing to reload.
     fn answer_reload(&mut self, now: Instant, number: i32, line: &str) {
-        if number == signals::HUP && self.machine.phase() == Phase::Serving {
+        if number == signals::HUP && self.life().phase() == Phase::Serving {
             self.hands.teller.reloading(now);
             self.hands.teller.reloaded(now, line);
         }
     }
 
     fn take_message(&mut self, message: Message) {
+        let upgrades = self.hands.upgrades.as_mut();
+        let input = match message {
+            Message::Input(GenerationInput::Life(Input::Idle)) => {
+                self.hands.registry.is_idle().then_some(GenerationInput::Life(Input::Idle))
+            }
+            Message::Input(input) => {
+                if let (GenerationInput::Exited { .. }, Some(upgrades)) = (&input, upgrades) {
+                    upgrades.exited();
+                }
+                Some(input)
+            }
+            Message::Above(heard) => upgrades.and_then(|upgrades| upgrades.above_heard(heard)),
+            Message::Below(line, heard) => {
+                upgrades.map(|upgrades| upgrades.below_heard(line, heard))
+            }
+            Message::Hello { channel, hello } => {
+                upgrades.and_then(|upgrades| upgrades.hello(channel, hello))
+            }
+            Message::Upgrade { queue, reply } => {
+                upgrades.map(|upgrades| upgrades.upgrade(queue, reply))
+            }
+            Message::RollBack { reply } => upgrades.map(|upgrades| upgrades.roll_back(reply)),
+            Message::Started { attempt, process } => {
+                upgrades.map(|upgrades| upgrades.started(attempt, process))
+            }
+            Message::Found(line, found) => upgrades.map(|upgrades| upgrades.found(line, found)),
+            message => {
+                self.take_other(message);
+                None
+            }
+        };
+        if let Some(input) = input {
+            self.feed(Instant::now(), input);
+        }
+        self.act();
+    }
+
+    fn take_other(&mut self, message: Message) {
         match message {
-            Message::Input(Input::Idle) if !self.hands.registry.is_idle() => {}
-            Message::Input(input) => self.feed(Instant::now(), input),
-            Message::Reserve(reserve) => self.machine.set_reserve(reserve),
-            Message::UpgradeBegins => self.hands.teller.reloading(Instant::now()),
-            Message::UpgradeDone { successor: Some(pid) } => {
-                self.hands.teller.handed_over(Instant::now(), pid);
-            }
-            Message::UpgradeDone { successor: None } => {
-                self.hands.teller.reloaded(Instant::now(), "the upgrade failed, serving on");
-            }
-            Message::SuccessorLeft => self.hands.registry.tell(Told::Finish),
+            Message::Reserve(reserve) => self.generation.set_reserve(reserve),
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
                 End::NotYet if self.stop.is_none() => self.end = End::Abandoned,
                 End::NotYet | End::Reported { .. } | End::Abandoned => {}
             },
+            _ => {}
         }
-        self.act();
     }
 
-    fn feed(&mut self, now: Instant, input: Input) {
-        let before = self.machine.phase();
-        self.machine.handle(now, input);
-        let after = self.machine.phase();
-        if before < Phase::LameDuck && self.machine.cause().is_some() && self.stop.is_none() {
+    fn feed(&mut self, now: Instant, input: GenerationInput) {
+        let before = self.life().phase();
+        self.generation.handle(now, input);
+        let after = self.life().phase();
+        if let Some(upgrades) = &self.hands.upgrades {
+            upgrades.adopts(self.generation.adopts());
+        }
+        if before < Phase::LameDuck && self.life().cause().is_some() && self.stop.is_none() {
             self.stop_begins(now);
         } else if before != after {
             self.phase_changes(now, after);
         }
-        self.hands.view.send_replace(View { phase: after, deadline: self.machine.deadline() });
+        let deadline = self.life().deadline();
+        self.hands.view.send_replace(View { phase: after, deadline });
+        let unwanted = self.generation.unwanted();
+        self.hands.unwanted.send_if_modified(|told| std::mem::replace(told, unwanted) != unwanted);
+    }
+
+    fn life(&self) -> &Machine {
+        self.generation.life()
     }
 
     fn stop_begins(&mut self, now: Instant) {
         let totals = self.totals();
-        let phase = self.machine.phase();
+        let phase = self.life().phase();
         self.stop = Some(Stop {
             began: now,
             phase,
@@ -409,19 +482,18 @@ impl Control {
             cut_work: Vec::new(),
             progress_at: now + PROGRESS,
         });
-        let cause = self.machine.cause().map_or_else(String::new, cause_word);
-        match self.machine.cause() {
+        let cause = self.life().cause().map_or_else(String::new, cause_word);
+        match self.life().cause() {
             Some(Cause::Successor) => {
                 let line = "A successor accepts: finishing what is in hand";
                 self.hands.log.line("handing-over", line);
             }
             _ => {
                 self.hands.log.line("stop", &format!("Shutting down server... {cause}"));
-                self.decide(Decision::Stopping);
             }
         }
         let live = self.hands.registry.counts();
-        let bound = match self.machine.deadline() {
+        let bound = match self.life().deadline() {
             Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
             None => "no deadline".to_owned(),
         };
@@ -429,8 +501,8 @@ impl Control {
         if live != Counts::default() {
             self.hands.log.line("waiting", &waiting);
         }
-        if self.machine.cause() != Some(Cause::Successor) {
-            let deadline = self.machine.deadline();
+        if self.life().cause() != Some(Cause::Successor) {
+            let deadline = self.life().deadline();
             self.hands.teller.stopping(now, &format!("stopping ({cause}): {waiting}"), deadline);
         }
     }
@@ -448,61 +520,83 @@ impl Control {
     }
 
     fn act(&mut self) {
-        while let Some(action) = self.machine.poll_action() {
+        while let Some(action) = self.generation.poll_action() {
+            self.announce(&action);
             match action {
-                Action::ShowReady => {
-                    self.hands.sign.show(State::Ready);
-                    self.hands.teller.ready(Instant::now());
+                GenerationAction::Life(action) => self.live(action),
+                GenerationAction::OpenGate => self.command(Command::OpenGate),
+                GenerationAction::CloseGate(closing) => self.command(Command::CloseGate(closing)),
+                GenerationAction::LetGo => self.command(Command::LetGo),
+                GenerationAction::SuccessorLeft => {
+                    self.hands.registry.tell(Told::Finish);
+                    self.upgrade_acts(GenerationAction::SuccessorLeft);
                 }
-                Action::ShowNotReady => self.hands.sign.show(State::NotReady),
-                Action::Accept => self.command(Command::Accept),
-                Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
-                Action::CloseGate { shared } => self.command(Command::CloseGate { shared }),
-                Action::Settle => self.hands.registry.settle(),
-                Action::TellFinish => self.tell_finish(),
-                Action::Force => self.force(),
-                Action::CloseResources { until } => {
-                    self.hands.handover.close();
-                    self.command(Command::CloseResources { until });
-                }
-                Action::Stop(outcome) => self.report(outcome),
-                Action::Resume => {
-                    // Whatever stop comes next is a new one, with an account of its own.
-                    self.stop = None;
-                    self.hands.registry.tell(Told::Serve);
-                    self.hands.sign.show(State::Ready);
-                    self.hands.teller.taken_back(Instant::now());
-                    self.decide(Decision::Resumed);
-                    self.command(Command::Accept);
-                }
-                Action::AdmitSuccessor => self.decide(Decision::Admit),
-                Action::RefuseSuccessor(refusal) => self.decide(Decision::Refuse(refusal)),
-                Action::ConfirmSuccessor => {
-                    // Until now background tasks went on, in case the service came back.
-                    self.hands.drain.cancel();
-                    self.decide(Decision::Confirmed);
-                }
+                action => self.upgrade_acts(action),
             }
         }
     }
 
+    fn upgrade_acts(&mut self, action: GenerationAction) {
+        if let Some(upgrades) = &mut self.hands.upgrades {
+            upgrades.act(action);
+        }
+    }
+
+    /// What the service manager hears of an upgrade.
+    fn announce(&mut self, action: &GenerationAction) {
+        let now = Instant::now();
+        match action {
+            GenerationAction::UpgradeBegins(_) => self.hands.teller.reloading(now),
+            GenerationAction::UpgradeFailed { .. } => {
+                self.hands.teller.reloaded(now, "the upgrade failed, serving on");
+            }
+            GenerationAction::HandOn { heir, .. } => self.hands.teller.handed_over(now, heir.pid),
+            _ => {}
+        }
+    }
+
+    fn live(&mut self, action: Action) {
+        match action {
+            Action::ShowReady => {
+                self.hands.sign.show(State::Ready);
+                self.hands.teller.ready(Instant::now());
+            }
+            Action::ShowNotReady => self.hands.sign.show(State::NotReady),
+            Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
+            Action::Settle => self.hands.registry.settle(),
+            Action::TellFinish => self.tell_finish(),
+            Action::Force => self.force(),
+            Action::CloseResources { until } => {
+                self.hands.handover.close();
+                self.command(Command::CloseResources { until });
+            }
+            Action::Stop(outcome) => self.report(outcome),
+            Action::Resume => {
+                // Whatever stop comes next is a new one, with an account of its own.
+                self.stop = None;
+                self.hands.registry.tell(Told::Serve);
+                self.hands.sign.show(State::Ready);
+                self.hands.teller.taken_back(Instant::now());
+            }
+            // Until now background tasks went on, in case the service came back.
+            Action::ConfirmSuccessor => self.hands.drain.cancel(),
+            // The generation's own.
+            Action::Accept
+            | Action::CloseGate { .. }
+            | Action::AdmitSuccessor
+            | Action::RefuseSuccessor(_) => {}
+        }
+    }
+
     fn tell_finish(&self) {
-        match self.machine.cause() {
+        match self.life().cause() {
             Some(Cause::Successor) => {
                 self.hands.registry.tell(Told::Move);
-                self.decide(Decision::HandedOver);
             }
             Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
                 self.hands.drain.cancel();
                 self.hands.registry.tell(Told::Finish);
             }
-        }
-    }
-
-    fn decide(&self, decision: Decision) {
-        if let Some(upgrades) = &self.hands.upgrades {
-            // Closed when the runtime is gone: then there is nobody to be told.
-            let _ = upgrades.send(FromControl::Decided(decision));
         }
     }
 
@@ -541,7 +635,7 @@ impl Control {
         let runtime_blocked = self.runtime_blocked(now);
         let mut report = Report {
             outcome,
-            cause: self.machine.cause(),
+            cause: self.life().cause(),
             took: Duration::ZERO,
             phases: Vec::new(),
             finished: Counts::default(),
@@ -563,7 +657,7 @@ impl Control {
         self.hands.log.block(&report.to_string(), || report.to_json());
         let code = report.exit_code();
         let leave_at = match outcome {
-            Outcome::Finished => self.machine.deadline(),
+            Outcome::Finished => self.life().deadline(),
             Outcome::DeadlineExceeded | Outcome::Forced(_) => Some(now + LEAVE),
         };
         let cut = &report.cut;
@@ -583,11 +677,11 @@ impl Control {
             return;
         }
         stop.progress_at = now + PROGRESS;
-        let left = match self.machine.deadline() {
+        let left = match self.life().deadline() {
             Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
             None => "no deadline".to_owned(),
         };
-        let waiting = match self.machine.phase() {
+        let waiting = match self.life().phase() {
             Phase::Closing => {
                 let open = self.hands.resources.open_names();
                 format!("closing {}", open.join(", ")).trim_end().to_owned()
@@ -608,7 +702,7 @@ impl Control {
         };
         let waiting = format!("{waiting} ({left})");
         self.hands.log.line("waiting", &waiting);
-        self.hands.teller.progress(now, &waiting, self.machine.deadline());
+        self.hands.teller.progress(now, &waiting, self.life().deadline());
         if let Some(blocked) = self.runtime_blocked(now) {
             let line = format!("the async runtime has not answered for {}", seconds(blocked));
             self.hands.log.line("blocked", &line);
@@ -618,15 +712,15 @@ impl Control {
     fn print_work(&self, now: Instant) {
         let counts = self.hands.registry.counts();
         let items = self.hands.registry.items();
-        let mut text = format!("{}: live work: {counts}\n", self.machine.phase());
+        let mut text = format!("{}: live work: {counts}\n", self.life().phase());
         for item in &items {
             text.push_str(&format!("  {item}\n"));
         }
-        let left = self.machine.deadline().map(|at| at.saturating_duration_since(now));
+        let left = self.life().deadline().map(|at| at.saturating_duration_since(now));
         self.hands.log.block(&text, || {
             Object::new()
                 .string("event", "work")
-                .string("phase", &self.machine.phase().to_string())
+                .string("phase", &self.life().phase().to_string())
                 .optional_millis("left_ms", left)
                 .raw("live", &counts_json(&counts))
                 .array("work", items.iter().map(work_json))

@@ -19,6 +19,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::process::Pid;
 use tokio::io::unix::AsyncFd;
 
 use super::wire::{self, MAX_DESCRIPTORS, MAX_FRAME, Message, Received};
@@ -179,6 +180,20 @@ impl AsyncChannel {
                 Err(_would_block) => {}
             }
         }
+    }
+
+    /// The same at once or not at all, from any thread.
+    pub(crate) fn try_send(
+        &self,
+        message: &Message,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        send(self.socket.get_ref(), &encode(message)?, descriptors)
+    }
+
+    /// The process at the other end, as the kernel knows it.
+    pub(crate) fn peer(&self) -> io::Result<Pid> {
+        Ok(rustix::net::sockopt::socket_peercred(self.socket.get_ref())?.pid)
     }
 
     /// The same within `bound`: a peer that never reads is an error, not a wait.
