@@ -9,6 +9,8 @@
 //! 3. With the built-in signals, the process is gone at the latest [`LEAVE`] after a forced end, even if every
 //!    worker thread is blocked; and at the deadline after a clean one, if something unknown still holds it.
 
+mod account;
+
 use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -22,6 +24,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use account::Stop;
+
 use crate::closing::Resources;
 use crate::conversation::Heard;
 use crate::exit;
@@ -31,18 +35,17 @@ use crate::generation::{
 };
 use crate::generations::Place;
 use crate::handover::Handover;
-use crate::json::Object;
 use crate::listener::AcceptErrors;
 use crate::log::Log;
 use crate::notify::teller::Teller;
-use crate::phase::{Action, Cause, Input, Machine, Outcome, Phase, Step};
+use crate::phase::{Action, Asked, Cause, Input, Machine, Phase};
 use crate::readiness::{Sign, State};
-use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
+use crate::report::Report;
 use crate::signals::{self, SignalAction, Signals};
 use crate::takeover::channel::Channel;
 use crate::takeover::wire::{Hello, Why};
 use crate::upgrade::{self, Upgrades};
-use crate::work::{Counts, Notice, Registry, Told, WorkItem};
+use crate::work::{Notice, Registry, Told};
 
 /// How long a process that was forced may still take to leave `main` by itself.
 pub const LEAVE: Duration = Duration::from_millis(30);
@@ -161,10 +164,34 @@ pub(crate) struct Hands {
 }
 
 /// The machine's state as others see it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) phase: Phase,
+    pub(crate) asked: Asked,
+    /// When the present cut was fixed.
+    pub(crate) since: Instant,
+    pub(crate) cut_at: Option<Instant>,
     pub(crate) deadline: Option<Instant>,
+}
+
+impl View {
+    /// Before anything has happened.
+    pub(crate) fn begin() -> View {
+        View {
+            phase: Phase::Starting,
+            asked: Asked::Serve,
+            since: Instant::now(),
+            cut_at: None,
+            deadline: None,
+        }
+    }
+
+    /// The moment `ahead` of the cut, but not in the first half of the time there is.
+    pub(crate) fn ahead_of_cut(&self, ahead: Duration) -> Option<Instant> {
+        let cut_at = self.cut_at?;
+        let whole = cut_at.saturating_duration_since(self.since);
+        Some(cut_at - ahead.min(whole / 2))
+    }
 }
 
 /// Whether the end of the life is also the end of the process.
@@ -228,25 +255,6 @@ pub(crate) fn start(
     };
     std::thread::Builder::new().name("lameduck-control".to_owned()).spawn(|| thread.run())?;
     Ok(sender)
-}
-
-/// What is remembered of the stop under way.
-struct Stop {
-    began: Instant,
-    phase: Phase,
-    phase_began: Instant,
-    phases: Vec<(&'static str, Duration)>,
-    before: Totals,
-    /// What had left when the force came: nothing finishes after it.
-    at_force: Option<Totals>,
-    cut: Counts,
-    cut_work: Vec<WorkItem>,
-    progress_at: Instant,
-}
-
-struct Totals {
-    left: Counts,
-    served: u64,
 }
 
 enum End {
@@ -458,8 +466,7 @@ impl Control {
         } else if before != after {
             self.phase_changes(now, after);
         }
-        let deadline = self.life().deadline();
-        self.hands.view.send_replace(View { phase: after, deadline });
+        self.show(now);
         let unwanted = self.generation.unwanted();
         self.hands.unwanted.send_if_modified(|told| std::mem::replace(told, unwanted) != unwanted);
     }
@@ -468,55 +475,22 @@ impl Control {
         self.generation.life()
     }
 
-    fn stop_begins(&mut self, now: Instant) {
-        let totals = self.totals();
-        let phase = self.life().phase();
-        self.stop = Some(Stop {
-            began: now,
-            phase,
-            phase_began: now,
-            phases: Vec::new(),
-            before: totals,
-            at_force: None,
-            cut: Counts::default(),
-            cut_work: Vec::new(),
-            progress_at: now + PROGRESS,
+    /// Shows the machine's state to whoever looks at it, or waits for it to change.
+    fn show(&self, now: Instant) {
+        let life = self.generation.life();
+        self.hands.view.send_if_modified(|view| {
+            let cut_at = life.cut_at();
+            let next = View {
+                phase: life.phase(),
+                asked: life.asked(),
+                since: if cut_at == view.cut_at { view.since } else { now },
+                cut_at,
+                deadline: life.deadline(),
+            };
+            let changed = *view != next;
+            *view = next;
+            changed
         });
-        let cause = self.life().cause().map_or_else(String::new, cause_word);
-        match self.life().cause() {
-            Some(Cause::Successor) => {
-                let line = "A successor accepts: finishing what is in hand";
-                self.hands.log.line("handing-over", line);
-            }
-            _ => {
-                self.hands.log.line("stop", &format!("Shutting down server... {cause}"));
-            }
-        }
-        let live = self.hands.registry.counts();
-        let bound = match self.life().deadline() {
-            Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
-            None => "no deadline".to_owned(),
-        };
-        let waiting = format!("waiting for {live} ({bound})");
-        if live != Counts::default() {
-            self.hands.log.line("waiting", &waiting);
-        }
-        if self.life().cause() != Some(Cause::Successor) {
-            let deadline = self.life().deadline();
-            self.hands.teller.stopping(now, &format!("stopping ({cause}): {waiting}"), deadline);
-        }
-    }
-
-    fn phase_changes(&mut self, now: Instant, to: Phase) {
-        if let Some(stop) = &mut self.stop {
-            stop.phases.push((phase_word(stop.phase), now - stop.phase_began));
-            stop.phase = to;
-            stop.phase_began = now;
-        }
-    }
-
-    fn totals(&self) -> Totals {
-        Totals { left: self.hands.registry.left(), served: self.hands.registry.served() }
     }
 
     fn act(&mut self) {
@@ -550,7 +524,7 @@ impl Control {
             GenerationAction::UpgradeFailed { .. } => {
                 self.hands.teller.reloaded(now, "the upgrade failed, serving on");
             }
-            GenerationAction::HandOn { heir, .. } => self.hands.teller.handed_over(now, heir.pid),
+            GenerationAction::HandOn { heir, .. } => self.hands.teller.upgraded(now, heir.pid),
             _ => {}
         }
     }
@@ -578,8 +552,11 @@ impl Control {
                 self.hands.sign.show(State::Ready);
                 self.hands.teller.taken_back(Instant::now());
             }
-            // Until now background tasks went on, in case the service came back.
-            Action::ConfirmSuccessor => self.hands.drain.cancel(),
+            Action::ConfirmSuccessor => {
+                // Until now background tasks went on, in case the service came back.
+                self.hands.drain.cancel();
+                self.hands.teller.handed_over(Instant::now());
+            }
             // The generation's own.
             Action::Accept
             | Action::CloseGate { .. }
@@ -623,111 +600,6 @@ impl Control {
         registry.abort_tasks();
     }
 
-    /// How long the runtime has left a command lying, if it has.
-    fn runtime_blocked(&self, now: Instant) -> Option<Duration> {
-        let waiting = self.hands.picked_up.load(Ordering::Acquire) < self.commands_sent;
-        let since = now.saturating_duration_since(self.command_sent_at?);
-        (waiting && since >= BLOCKED_AFTER).then_some(since)
-    }
-
-    fn report(&mut self, outcome: Outcome) {
-        let now = Instant::now();
-        let runtime_blocked = self.runtime_blocked(now);
-        let mut report = Report {
-            outcome,
-            cause: self.life().cause(),
-            took: Duration::ZERO,
-            phases: Vec::new(),
-            finished: Counts::default(),
-            cut: Counts::default(),
-            cut_work: Vec::new(),
-            resources: self.hands.resources.reports(),
-            panics: self.hands.registry.panics(),
-            accept_errors: self.hands.accept_errors.count(),
-            runtime_blocked,
-        };
-        if let Some(stop) = self.stop.take() {
-            report.took = now - stop.began;
-            report.phases = stop.phases;
-            let until = stop.at_force.unwrap_or_else(|| self.totals());
-            report.finished = finished_between(&stop.before, &until);
-            report.cut = stop.cut;
-            report.cut_work = stop.cut_work;
-        }
-        self.hands.log.block(&report.to_string(), || report.to_json());
-        let code = report.exit_code();
-        let leave_at = match outcome {
-            Outcome::Finished => self.life().deadline(),
-            Outcome::DeadlineExceeded | Outcome::Forced(_) => Some(now + LEAVE),
-        };
-        let cut = &report.cut;
-        let (how, done) = (outcome_word(outcome), &report.finished);
-        let status = format!("{how}: {done} completed, {cut} cut");
-        self.hands.teller.stopped(now, &status, leave_at.filter(|_| self.scope == Scope::Process));
-        if let Some((place, generation)) = &self.hands.place {
-            place.release(*generation);
-        }
-        self.end = End::Reported { leave_at, code };
-        self.hands.ended.send_replace(Some(report));
-    }
-
-    fn progress(&mut self, now: Instant) {
-        let Some(stop) = &mut self.stop else { return };
-        if now < stop.progress_at {
-            return;
-        }
-        stop.progress_at = now + PROGRESS;
-        let left = match self.life().deadline() {
-            Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
-            None => "no deadline".to_owned(),
-        };
-        let waiting = match self.life().phase() {
-            Phase::Closing => {
-                let open = self.hands.resources.open_names();
-                format!("closing {}", open.join(", ")).trim_end().to_owned()
-            }
-            Phase::LameDuck => "lame duck: not ready, still accepting".to_owned(),
-            Phase::Draining(Step::Gate | Step::Settle) => "closing the listeners".to_owned(),
-            Phase::Starting | Phase::Serving | Phase::Draining(Step::Finish) | Phase::Stopped => {
-                let live = self.hands.registry.counts();
-                if live == Counts::default() {
-                    // Only a successor's probation is waited for: not worth a line each second.
-                    return;
-                }
-                let items = self.hands.registry.items();
-                let names: Vec<String> =
-                    items.iter().take(PROGRESS_NAMES).map(ToString::to_string).collect();
-                format!("waiting for {live}: {}", names.join("; "))
-            }
-        };
-        let waiting = format!("{waiting} ({left})");
-        self.hands.log.line("waiting", &waiting);
-        self.hands.teller.progress(now, &waiting, self.life().deadline());
-        if let Some(blocked) = self.runtime_blocked(now) {
-            let line = format!("the async runtime has not answered for {}", seconds(blocked));
-            self.hands.log.line("blocked", &line);
-        }
-    }
-
-    fn print_work(&self, now: Instant) {
-        let counts = self.hands.registry.counts();
-        let items = self.hands.registry.items();
-        let mut text = format!("{}: live work: {counts}\n", self.life().phase());
-        for item in &items {
-            text.push_str(&format!("  {item}\n"));
-        }
-        let left = self.life().deadline().map(|at| at.saturating_duration_since(now));
-        self.hands.log.block(&text, || {
-            Object::new()
-                .string("event", "work")
-                .string("phase", &self.life().phase().to_string())
-                .optional_millis("left_ms", left)
-                .raw("live", &counts_json(&counts))
-                .array("work", items.iter().map(work_json))
-                .end()
-        });
-    }
-
     fn leave_in_time(&self, now: Instant) {
         let End::Reported { leave_at: Some(leave_at), code } = self.end else { return };
         if now < leave_at || self.scope == Scope::Library {
@@ -745,27 +617,5 @@ impl Control {
             code => code,
         };
         signal_hook::low_level::exit(i32::from(code));
-    }
-}
-
-fn finished_between(before: &Totals, after: &Totals) -> Counts {
-    Counts {
-        requests: after.served.saturating_sub(before.served) as usize,
-        connections: after.left.connections - before.left.connections,
-        tasks: after.left.tasks - before.left.tasks,
-        blocking: after.left.blocking - before.left.blocking,
-    }
-}
-
-fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Starting => "starting",
-        Phase::Serving => "serving",
-        Phase::LameDuck => "lame duck",
-        Phase::Draining(Step::Gate) => "gate",
-        Phase::Draining(Step::Settle) => "settle",
-        Phase::Draining(Step::Finish) => "finish",
-        Phase::Closing => "closing",
-        Phase::Stopped => "stopped",
     }
 }

@@ -92,9 +92,11 @@
 //! | `notify::teller::EXTEND` | 5 s | what the service manager is asked for at a time |
 //! | `notify::teller::EXTEND_PAST_DEADLINE` | 1 s | the same past the deadline, at most |
 //! | `notify::teller::RETRY` | 50 ms | the pause before a message is sent again to a manager whose queue is full |
+//! | `notify::teller::BARRIER` | 500 ms | how long a generation that has handed on waits at its end for the manager to know |
 //! | `notify::teller::WATCHDOG_LEAST` | 1 ms | the shortest time between two signs of life |
 //! | `operate::ASK` | 5 s | how long a service may take to take in a command |
 //! | `operate::ANSWER` | 1 days | how long its answer may take |
+//! | `operate::GONE` | 5 s | how long a service that has told its end may take until its process is gone |
 //! | `operator::FIRST_WORD` | 5 s | how long whoever connects to the control socket may take to say what it wants |
 //! | `operator::STATUS` | 1 s | how long another generation may take to tell its status |
 //! | `respawn::BUSY` | 1 s | how long a program that is just being written is tried again |
@@ -189,6 +191,7 @@ pub use exit::Exit;
 pub use lifecycle::{Blocking, Builder, Closing, Drain, Lifecycle, Task, TaskEnd};
 pub use listener::Listener;
 pub use log::{Log, LogFormat};
+pub use phase::Asked;
 pub use readiness::Readiness;
 pub use report::Report;
 pub use snapshot::Snapshot;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::control::{self, Message as ToControl};
+use crate::control::{self, Message as ToControl, Scope};
 use crate::conversation::SEND;
 use crate::exit;
 use crate::generation::Queue;
@@ -49,6 +49,8 @@ pub(crate) struct Operator {
     pub(crate) report: watch::Receiver<Option<Report>>,
     /// Operators that wait for the report.
     pub(crate) waiting: Arc<Waiting>,
+    /// Whether the process ends with the life.
+    pub(crate) scope: Scope,
 }
 
 /// Counts operators that are still to be told of the end, so that the process does not leave before.
@@ -114,7 +116,16 @@ impl Operator {
             }
             Ok(Message::Command(command)) => {
                 if let Ok(channel) = channel.into_async() {
+                    let stops = Verb::of(&command.verb) == Some(Verb::Stop);
                     self.obey(&channel, command).await;
+                    if stops && self.scope == Scope::Process {
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "its end tells whoever asked that the \
+                                 process is gone, and not just its work: only the kernel may say so"
+                        )]
+                        std::mem::forget(channel);
+                    }
                 }
             }
             Ok(message) => {

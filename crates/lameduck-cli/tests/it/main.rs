@@ -17,4 +17,6 @@ mod serve;
 mod service;
 mod signals;
 mod under_load;
+mod under_systemd;
 mod upgrade;
+mod verify;

@@ -324,6 +324,8 @@ fn an_upgrade_to_a_broken_program_fails_with_its_reason_and_changes_nothing() {
 fn a_stop_over_the_socket_ends_with_the_reports_code() {
     let mut service = Service::upgradable(&[]);
     let ended = service.operate("stop", &[]);
+    // A service manager kills what is left when the command returns.
+    assert!(!service.target.is_running(), "the answer came before the process was gone");
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
     assert!(ended.stdout.starts_with("Stopped: finished in "), "{}", ended.stdout);
     assert_eq!(service.wait().code, Some(0));

@@ -26,7 +26,7 @@ use crate::log::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::notify::teller::Teller;
 use crate::operator::Operator;
-use crate::phase::{Config, Machine, Phase};
+use crate::phase::{Config, Machine};
 use crate::readiness::Sign;
 use crate::respawn::{self, Program};
 use crate::signals::Signals;
@@ -229,7 +229,7 @@ impl Builder {
         let handover = Arc::new(Handover::default());
         let gates = Arc::new(Gates::default());
         let (commands, orders) = mpsc::unbounded_channel();
-        let (view, view_seen) = watch::channel(View { phase: Phase::Starting, deadline: None });
+        let (view, view_seen) = watch::channel(View::begin());
         let (ended, report) = watch::channel(None);
         let (to_unwanted, unwanted) = watch::channel(0);
         let parts = match &joined.place {
@@ -292,7 +292,7 @@ impl Builder {
             registry,
             resources,
             accept_errors,
-            drain: Drain { token: drain },
+            drain: Drain { token: drain, view: view_seen.clone() },
             log,
             control,
             gates,
@@ -307,7 +307,7 @@ impl Builder {
         };
         let life = Lifecycle { shared: Arc::new(shared) };
         if let Some(socket) = joined.socket {
-            life.answer_operators(socket);
+            life.answer_operators(socket, scope);
         }
         Ok(life)
     }
@@ -428,7 +428,7 @@ impl Joined {
 }
 
 impl Lifecycle {
-    fn answer_operators(&self, socket: ControlSocket) {
+    fn answer_operators(&self, socket: ControlSocket, scope: Scope) {
         let Some(upgrades) = &self.shared.upgrades else { return };
         // Weak: answering operators must not keep alive the life they ask about.
         let shared = Arc::downgrade(&self.shared);
@@ -439,6 +439,7 @@ impl Lifecycle {
             snapshot: Box::new(move || Some(Lifecycle { shared: shared.upgrade()? }.snapshot())),
             report: self.shared.report.clone(),
             waiting: Arc::clone(&upgrades.waiting),
+            scope,
         };
         drop(self.shared.runtime.spawn(operator.run(socket)));
     }
