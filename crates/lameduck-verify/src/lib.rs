@@ -38,8 +38,8 @@
 //! | [`stage`] | what a case is given: a fresh server, the means to act and to look |
 //! | [`run`] | the suite: chosen cases against a target, and the report |
 //! | [`interrupt`] | leaving when told to, with nothing left behind |
-//! | [`interrupt`] | leaving when told to, with nothing left behind |
 //! | [`verdict`] | what a case found, and a whole run: what every report is made from |
+//! | [`report`] | the terminal's text, JSON, JUnit and a page with timelines, all from one run |
 //! | [`trace`] | what happened when, for the timeline |
 //!
 //! It runs on Linux: it reads `/proc` and waits on process descriptors.
@@ -53,6 +53,7 @@ pub mod fate;
 pub mod interrupt;
 pub mod load;
 pub mod probe;
+pub mod report;
 pub mod run;
 pub mod stage;
 pub mod target;

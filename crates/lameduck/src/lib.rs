@@ -44,13 +44,16 @@
 //! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
 //! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`http::streams`](http/streams/index.html) | event streams and others that last end at a boundary |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
+//! | [`websocket`] | WebSockets: close frames at a stop, names, and those that move |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
 //! | [`closing`] | resources that close in order, each within its own budget |
 //! | [`signals`] | which signal means what |
 //! | [`exit`] | the exit codes, in one place |
 //! | [`upgrade`], [`handover`] | the live upgrade: a successor takes over, connections included ([`Builder::control`]) |
 //! | [`shared`], [`states`] | what moves with it: counters both versions write, and states |
+//! | [`jobs`] | a worker on any queue that gives back what it could not finish |
 //! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
 //! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
 //! | [`notify`] | what a service manager is told |
@@ -84,7 +87,22 @@
 //! | [`http::QUIET_IDLE`](http/constant.QUIET_IDLE.html) | 50 ms | the same for a connection that was idle |
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
+//! | [`websocket::CLOSE_SPREAD`] | 5 s | the close frames of many WebSockets ([`CloseFrames::spread`](websocket::CloseFrames::spread)) |
+//! | [`websocket::CLOSE_STEP`] | 10 ms | the pause between two of them |
+//! | [`websocket::CLOSE_ANSWER`] | 2 s | a client's own close frame ([`CloseFrames::answer_within`](websocket::CloseFrames::answer_within)) |
+//! | [`websocket::MESSAGE_END`] | 1 s | the end of a message in fragments, before a close frame goes between them |
+//! | [`websocket::LAST_CALL`] | 1 s | from the close frames to the cut, for handlers that close themselves |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
+//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
+//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
+//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
+//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
+//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
+//! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
+//! | [`jobs::GIVE_BACK`] | 500 ms | how long before the cut they are dropped and given back |
+//! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
+//! | [`jobs::BACK_OFF`] | 100 ms | the first pause after a claim that failed |
+//! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
@@ -122,8 +140,8 @@
 //!   an end of file, and no handler has run. Nobody can save it but the client.
 //! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
 //!   without them and says so.
-//! * It does not speak TLS, and it does not end a WebSocket for you: an upgraded connection is counted, waited for and
-//!   cut at the deadline, but the close frame is yours to send ([`Lifecycle::drain`] says when).
+//! * It does not speak TLS, and it does not end a connection that became a protocol it does not know: that is counted, waited
+//!   for and cut at the deadline ([`Lifecycle::drain`] says when to end it). WebSockets it does know.
 //! * It does not keep a balancer from sending to a closed port: give it a [lame duck](Builder::lame_duck) as long as your
 //!   health checks take to notice.
 //! * It does not restart anything, and it does not survive KILL: what must outlive that belongs into a database.
@@ -164,6 +182,7 @@ pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
 mod inherit;
+pub mod jobs;
 mod json;
 pub mod lifecycle;
 pub mod listener;
@@ -183,6 +202,7 @@ mod succeed;
 mod sys;
 pub mod takeover;
 pub mod upgrade;
+pub mod websocket;
 pub mod work;
 
 pub use connection::Stream;

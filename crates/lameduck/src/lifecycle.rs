@@ -32,10 +32,11 @@ use crate::succeed::Succession;
 use crate::takeover::successor;
 use crate::takeover::wire::{MAX_TEXT, Status};
 use crate::upgrade::LEAVE_WITH_US;
+use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry, WorkKind};
 
 pub use builder::Builder;
-use task::CatchPanic;
+pub(crate) use task::CatchPanic;
 pub use task::{Blocking, Drain, Task, TaskEnd};
 
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
@@ -80,13 +81,15 @@ pub(crate) struct Settings {
     pub(crate) generation: u32,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) linger: Duration,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) close_frames: CloseFrames,
     pub(crate) version: String,
 }
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) started: Instant,
-    runtime: tokio::runtime::Handle,
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) registry: Arc<Registry>,
     resources: Arc<Resources>,
     pub(crate) accept_errors: Arc<AcceptErrors>,

@@ -171,7 +171,8 @@ impl Operator {
     /// How much is live.
     fn live(&self) -> usize {
         (self.snapshot)().map_or(0, |snapshot| {
-            let Counts { requests, connections, tasks, blocking } = snapshot.live;
+            // A WebSocket is one of the connections.
+            let Counts { requests, connections, tasks, blocking, websockets: _ } = snapshot.live;
             requests + connections + tasks + blocking
         })
     }

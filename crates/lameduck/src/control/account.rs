@@ -190,6 +190,7 @@ fn finished_between(before: &Totals, after: &Totals) -> Counts {
     Counts {
         requests: after.served.saturating_sub(before.served) as usize,
         connections: after.left.connections - before.left.connections,
+        websockets: after.left.websockets - before.left.websockets,
         tasks: after.left.tasks - before.left.tasks,
         blocking: after.left.blocking - before.left.blocking,
     }

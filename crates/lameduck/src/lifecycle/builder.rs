@@ -36,6 +36,7 @@ use crate::takeover::channel::{AsyncChannel, ControlSocket};
 use crate::takeover::successor::Successor;
 use crate::takeover::{Limits, TAKEOVER_LONGEST};
 use crate::upgrade::{Parts, Upgrades};
+use crate::websocket::CloseFrames;
 use crate::work::Registry;
 
 /// Sets up a [`Lifecycle`]: what is not said here has the value of the [table of defaults](crate#defaults).
@@ -45,6 +46,7 @@ pub struct Builder {
     grace: Option<Duration>,
     lame_duck: Duration,
     linger: Duration,
+    close_frames: CloseFrames,
     settle: Duration,
     signals: Option<Signals>,
     log: Option<LogFormat>,
@@ -73,6 +75,7 @@ impl Builder {
             grace: Some(GRACE_PERIOD),
             lame_duck: Duration::ZERO,
             linger: LINGER,
+            close_frames: CloseFrames::new(),
             settle: SETTLE,
             signals: Some(Signals::default()),
             log: None,
@@ -115,6 +118,12 @@ impl Builder {
     /// than your clients' longest pause on a busy connection plus a round trip.
     pub fn linger(mut self, linger: Duration) -> Builder {
         self.linger = linger;
+        self
+    }
+
+    /// How WebSockets are closed; see [`websocket`](crate::websocket).
+    pub fn close_frames(mut self, closes: CloseFrames) -> Builder {
+        self.close_frames = closes;
         self
     }
 
@@ -279,14 +288,9 @@ impl Builder {
         };
         drop(runtime.spawn(driver.run()));
         let upgrades = joined.place.map(|place| super::Upgrades { place, waiting: Arc::default() });
+        let settings = self.settings(joined.generation);
         let shared = Shared {
-            settings: Settings {
-                grace: self.grace,
-                lame_duck: self.lame_duck,
-                generation: joined.generation,
-                linger: self.linger,
-                version: self.version,
-            },
+            settings,
             started: Instant::now(),
             runtime,
             registry,
@@ -310,6 +314,17 @@ impl Builder {
             life.answer_operators(socket, scope);
         }
         Ok(life)
+    }
+
+    fn settings(self, generation: u32) -> Settings {
+        Settings {
+            grace: self.grace,
+            lame_duck: self.lame_duck,
+            generation,
+            linger: self.linger,
+            close_frames: self.close_frames,
+            version: self.version,
+        }
     }
 
     /// Whom it listens to and whom it tells, with the built-in signals and without.
