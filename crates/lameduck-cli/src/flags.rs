@@ -185,9 +185,21 @@ pub struct Verify {
     #[arg(long, value_name = "CASE")]
     pub explain: Option<String>,
 
+    /// Writes a page with a timeline of each case to this file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
+
     /// Writes the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
+
+    /// Adds every connection and request with its times to the JSON.
+    #[arg(long, requires = "json")]
+    pub traces: bool,
+
+    /// Writes the report as JUnit XML to this file.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<String>,
 
     /// The command that starts the server in the foreground, with {port} or {address} where it belongs.
     #[arg(last = true, value_name = "CMD")]
