@@ -33,7 +33,7 @@ impl Stage<'_> {
     pub fn load(&self, place: Place, mode: Mode) -> Load {
         let until = Until::Elapsed(LOAD_LIMIT);
         let load = Load::new(place, mode).connections(CLIENTS).pause(PAUSE);
-        load.request_limit(REQUEST_LIMIT).until(until).recorder(&self.recorder)
+        load.request_limit(REQUEST_LIMIT).until(until).recorded(self.recorder.begun())
     }
 
     /// The place and mode of a load of non-idempotent requests, where the server declares a path for them.
@@ -47,7 +47,7 @@ impl Stage<'_> {
     /// Ends a load and counts it.
     pub fn finish_load(&self, running: Running) -> Tally {
         let report = running.finish();
-        self.recorder.count(report.tally());
+        self.recorder.load(&report);
         report.tally().clone()
     }
 
