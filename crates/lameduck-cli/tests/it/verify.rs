@@ -178,7 +178,7 @@ fn running(program: &Path) -> usize {
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     let is_it = |line: &Vec<u8>| {
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.len() > 1 && words[0] == b"python3" && words[1] == wanted.as_bytes()
+        words.contains(&wanted.as_bytes()) && words[0] != BINARY.as_bytes()
     };
     lines.filter(is_it).count()
 }
