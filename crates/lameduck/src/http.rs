@@ -30,7 +30,11 @@ use crate::work::Hold;
 pub(crate) mod admin;
 mod connection;
 mod framing;
+#[cfg(feature = "rustls023")]
+mod handshake;
 mod ping;
+#[cfg(feature = "rustls023")]
+pub mod tls;
 mod tracking;
 mod wire;
 
@@ -58,6 +62,20 @@ pub const LINGERING: Duration = Duration::from_secs(5);
 
 /// Pipelined requests of one connection that are answered after the stop began.
 pub const PIPELINED: u32 = 256;
+
+/// How long a TLS handshake may take, from accept to its end.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a TLS handshake under way may still take once its connection is told to finish.
+pub const TLS_HANDSHAKE_AT_STOP: Duration = Duration::from_secs(1);
+
+/// How long an idle connection is still answered once it is told to go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lingers {
+    pub(crate) at_stop: Duration,
+    /// Where it cannot move: nobody waits for this process to end.
+    pub(crate) at_upgrade: Duration,
+}
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -87,12 +105,17 @@ impl Lifecycle {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let linger = self.shared.settings.linger;
+        let lingers = self.lingers();
         let moving = self.shared.handover.moving();
         self.accept(name, listener, Hold::Drain, move |stream, read| {
             let connection =
-                connection::serve(stream, read, service.clone(), linger, moving.clone());
+                connection::serve(stream, read, service.clone(), lingers, moving.clone());
             drop(tokio::spawn(connection));
         })
+    }
+
+    fn lingers(&self) -> Lingers {
+        let settings = &self.shared.settings;
+        Lingers { at_stop: settings.linger, at_upgrade: settings.upgrade_linger }
     }
 }

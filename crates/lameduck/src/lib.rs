@@ -58,12 +58,13 @@
 //!
 //! # Defaults
 //!
-//! Each wait, queue and list has a bound, and each bound has a name. The first four are yours to choose.
+//! Each wait, queue and list has a bound, and each bound has a name. The first five are yours to choose.
 //!
 //! | name | value | what it bounds |
 //! |---|---|---|
 //! | [`lifecycle::GRACE_PERIOD`] | 30 s | a stop, from its beginning to force ([`Builder::grace_period`]) |
 //! | [`lifecycle::LINGER`] | 250 ms | how long an idle kept-alive connection is still answered ([`Builder::linger`]) |
+//! | [`lifecycle::UPGRADE_LINGER`] | 5 s | how long an idle connection that cannot move is still answered after an upgrade ([`Builder::upgrade_linger`]) |
 //! | [`lifecycle::SETTLE`] | 100 ms | the first read of each accepted connection ([`Builder::settle`]) |
 //! | [`closing::DEFAULT_BUDGET`] | 10 s | the closing of one resource ([`Closing::budget`]), within the grace period |
 //! | [`lifecycle::AFTER_FORCE`] | 150 ms | all closing, once a stop was forced and no budget was reserved |
@@ -83,6 +84,9 @@
 //! | [`http::QUIET_IDLE`](http/constant.QUIET_IDLE.html) | 50 ms | the same for a connection that was idle |
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
+//! | [`http::TLS_HANDSHAKE`](http/constant.TLS_HANDSHAKE.html) | 10 s | a TLS handshake |
+//! | [`http::TLS_HANDSHAKE_AT_STOP`](http/constant.TLS_HANDSHAKE_AT_STOP.html) | 1 s | the rest of one under way at a stop |
+//! | `tickets::ROTATION` | 21600 s | how long one key makes session tickets, and how long a ticket can be used |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
@@ -175,6 +179,8 @@ pub mod states;
 mod succeed;
 mod sys;
 pub mod takeover;
+#[cfg(feature = "rustls023")]
+pub mod tickets;
 pub mod upgrade;
 pub mod work;
 

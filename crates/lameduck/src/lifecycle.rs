@@ -48,6 +48,9 @@ pub const PROBATION: Duration = Duration::from_secs(10);
 /// Older generations that may drain at once.
 pub const MAX_GENERATIONS: usize = 4;
 
+/// [`Builder::upgrade_linger`] when nothing was said.
+pub const UPGRADE_LINGER: Duration = Duration::from_secs(5);
+
 /// How long the end waits for operators to be told of it.
 const TOLD: Duration = Duration::from_millis(50);
 
@@ -77,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) generation: u32,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) linger: Duration,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) upgrade_linger: Duration,
     pub(crate) version: String,
 }
 
@@ -94,6 +99,8 @@ pub(crate) struct Shared {
     readiness: Readiness,
     pub(crate) handover: Arc<Handover>,
     states: Arc<States>,
+    #[cfg(feature = "rustls023")]
+    tickets: std::sync::Mutex<Option<crate::tickets::Tickets>>,
     /// What a predecessor left, when this process takes over from one.
     succession: Option<Arc<Succession>>,
     upgrades: Option<Upgrades>,
@@ -446,6 +453,28 @@ impl Lifecycle {
         readable: std::ops::RangeInclusive<u32>,
     ) -> Result<Option<(u32, Vec<u8>)>, Error> {
         self.shared.states.read_blob(name, &readable)
+    }
+
+    /// The session tickets of this life, for its TLS servers: their keys are a predecessor's if there is one, and move to
+    /// a successor. Each call gives the same ones.
+    ///
+    /// # Errors
+    ///
+    /// When the state [`tickets::STATE`](crate::tickets::STATE) is used for something else, or a predecessor's has a
+    /// version that cannot be read.
+    #[cfg(feature = "rustls023")]
+    pub fn tickets(&self) -> Result<crate::tickets::Tickets, Error> {
+        use crate::tickets::{STATE, Tickets, VERSION};
+        use std::sync::PoisonError;
+        let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tickets) = &*tickets {
+            return Ok(tickets.clone());
+        }
+        let left = self.take_state(STATE, VERSION..=VERSION)?;
+        let made = Tickets::new(left.as_ref().map(|(_, blob)| &blob[..]));
+        let offered = made.clone();
+        self.offer_state(STATE, VERSION, move || offered.save())?;
+        Ok(tickets.insert(made).clone())
     }
 
     /// Starts the program anew and hands over to it, as SIGHUP and `lameduck upgrade` do.

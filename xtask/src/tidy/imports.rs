@@ -103,6 +103,11 @@ const LAWS: &[ModuleLaw] = &[
         why: "a feature hangs itself on the lifecycle (`serve_admin`) and shows what it sees",
     },
     ModuleLaw {
+        module: "http::tls",
+        imports: Imports::AllBut(&["axum", "control", "takeover"]),
+        why: "a feature hangs itself on the lifecycle (`serve_tls`)",
+    },
+    ModuleLaw {
         module: "http::*",
         imports: Imports::Only(&["listener", "connection", "handover", "work"]),
         why: "the protocol stands on the parts and is driven without knowing by whom",

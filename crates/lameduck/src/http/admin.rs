@@ -44,10 +44,11 @@ impl Lifecycle {
         metrics: impl Fn(&mut String) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let admin = Admin { shared: Arc::downgrade(&self.shared), metrics: Arc::new(metrics) };
-        let linger = self.shared.settings.linger;
+        let lingers = self.lingers();
         let moving = self.shared.handover.moving();
         self.accept("admin", listener, Hold::Nothing, move |stream, read| {
-            let connection = connection::serve(stream, read, admin.clone(), linger, moving.clone());
+            let connection =
+                connection::serve(stream, read, admin.clone(), lingers, moving.clone());
             drop(tokio::spawn(connection));
         })
     }

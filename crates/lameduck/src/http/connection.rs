@@ -17,7 +17,7 @@ use crate::connection::{Arrival, Stream, Wakers};
 use crate::handover::{Moved, Moving};
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
-use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, PING, QUIET, QUIET_IDLE};
+use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, Lingers, PING, QUIET, QUIET_IDLE};
 use crate::work::{Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -38,7 +38,7 @@ pub(crate) async fn serve<S, B>(
     mut stream: Stream,
     read: Vec<u8>,
     service: S,
-    linger: Duration,
+    lingers: Lingers,
     moving: Moving,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -55,14 +55,12 @@ pub(crate) async fn serve<S, B>(
         Poll::Ready(())
     })
     .await;
-    let silence = match stream.arrival() {
-        Arrival::Open => linger,
-        Arrival::AtTheGate => linger.max(FIRST_BYTE),
-    };
-    let mut may_move = MayMove::Yes;
+    let own = lingers;
+    let lingers = Lingers { at_stop: silence(&stream, lingers.at_stop), ..lingers };
+    let mut may_move = MayMove::at_first(&stream);
     let mut read = read;
     loop {
-        match first_bytes(&mut stream, &mut read, silence, may_move).await {
+        match first_bytes(&mut stream, &mut read, lingers, may_move).await {
             First::Idle => {
                 let server = Arc::clone(stream.entry().server());
                 match moving.send(Moved { server, stream, unread: Vec::new() }) {
@@ -74,7 +72,7 @@ pub(crate) async fn serve<S, B>(
                 }
             }
             First::Http1 => {
-                return http1(Wire::new(stream, read), service, linger, &moving).await;
+                return http1(Wire::new(stream, read), service, own, &moving).await;
             }
             First::Http2 => return http2(Wire::new(stream, read), service).await,
             First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
@@ -84,12 +82,43 @@ pub(crate) async fn serve<S, B>(
     }
 }
 
+/// How long a connection that is told to go may be silent before its first byte.
+pub(crate) fn silence(stream: &Stream, linger: Duration) -> Duration {
+    match stream.arrival() {
+        Arrival::Open | Arrival::Elsewhere => linger,
+        Arrival::AtTheGate => linger.max(FIRST_BYTE),
+    }
+}
+
+/// How long a head that was begun may take to be finished, once its connection is told to go.
+fn rest_of_head(told: Told, lingers: Lingers) -> Duration {
+    if told == Told::Move { HEAD.max(lingers.at_upgrade) } else { HEAD }
+}
+
 /// Whether a connection may try to move (again).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MayMove {
     Yes,
     /// It was refused: it stays until it has been served once more, and finishes when it is told to.
     No,
+    /// Its keys are here. It finishes when others move, without haste.
+    Never,
+}
+
+impl MayMove {
+    fn at_first(stream: &Stream) -> MayMove {
+        if stream.is_encrypted() { MayMove::Never } else { MayMove::Yes }
+    }
+
+    /// How long it is still answered without having anything in hand; `None`: as ever.
+    fn linger(self, told: Told, lingers: Lingers) -> Option<Duration> {
+        match (told, self) {
+            (Told::Serve | Told::MarkAnswers, _) => None,
+            (Told::Move, MayMove::Yes | MayMove::No) => None,
+            (Told::Move, MayMove::Never) => Some(lingers.at_upgrade),
+            (Told::Finish | Told::Force, _) => Some(lingers.at_stop),
+        }
+    }
 }
 
 /// A wait that begins when it is first asked: when the connection has been told to go and has nothing in hand.
@@ -147,7 +176,7 @@ fn protocol(read: &[u8]) -> Option<First> {
 async fn first_bytes(
     stream: &mut Stream,
     read: &mut Vec<u8>,
-    silence: Duration,
+    lingers: Lingers,
     may_move: MayMove,
 ) -> First {
     let mut patience = Patience::new();
@@ -167,18 +196,19 @@ async fn first_bytes(
                     if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
                         return Poll::Ready(First::Idle);
                     }
+                    let silence = may_move.linger(told, lingers);
                     let wait = match read.len() {
-                        0 => silence,
+                        0 => silence.unwrap_or_default(),
                         // No method of HTTP/1.1 begins like this.
                         n if n >= PREFACE_METHOD
                             && read.starts_with(&PREFACE[..PREFACE_METHOD]) =>
                         {
                             PING
                         }
-                        _ => HEAD,
+                        _ => rest_of_head(told, lingers),
                     };
                     // One that cannot move although it is silent is served here until the drain has a bound.
-                    let leaves = told >= Told::Finish || (told == Told::Move && !read.is_empty());
+                    let leaves = silence.is_some() || (told == Told::Move && !read.is_empty());
                     let over = leaves && patience.poll(wait, cx).is_ready();
                     return match (over, read.is_empty()) {
                         (false, _) => Poll::Pending,
@@ -215,7 +245,7 @@ enum Asked {
     Move,
 }
 
-async fn http1<S, B>(mut wire: Arc<Wire>, service: S, linger: Duration, moving: &Moving)
+async fn http1<S, B>(mut wire: Arc<Wire>, service: S, lingers: Lingers, moving: &Moving)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -224,10 +254,10 @@ where
     B::Error: Into<BoxError>,
 {
     let mut patience = Patience::new();
-    let mut may_move = MayMove::Yes;
+    let mut may_move = if wire.can_move() { MayMove::Yes } else { MayMove::Never };
     loop {
         let rest =
-            http1_until_done(&wire, service.clone(), linger, &mut patience, &mut may_move).await;
+            http1_until_done(&wire, service.clone(), lingers, &mut patience, &mut may_move).await;
         let (asked, unused) = match rest {
             Rest::Upgraded => return,
             Rest::HalfHead => return time_out(&wire).await,
@@ -272,7 +302,7 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
 async fn http1_until_done<S, B>(
     wire: &Arc<Wire>,
     service: S,
-    linger: Duration,
+    lingers: Lingers,
     patience: &mut Patience,
     may_move: &mut MayMove,
 ) -> Rest
@@ -294,12 +324,10 @@ where
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(Ended::Hyper);
             }
-            let entry = wire.entry();
-            match entry.told() {
-                Told::Serve | Told::MarkAnswers => return Poll::Pending,
-                Told::Move => return poll_move(wire, may_move),
-                Told::Finish | Told::Force => {}
-            }
+            let (entry, told) = (wire.entry(), wire.entry().told());
+            let Some(linger) = may_move.linger(told, lingers) else {
+                return if told == Told::Move { poll_move(wire, may_move) } else { Poll::Pending };
+            };
             // hyper would announce the close on the answer in hand, whatever was pipelined behind it, and would not
             // linger after it.
             if entry.requests() > 0 || wire.is_write_blocked() {
@@ -308,7 +336,7 @@ where
             }
             // hyper waits for the rest of a head without a bound.
             if asked == Asked::Finish || wire.is_inside_head() {
-                return patience.poll(HEAD, cx).map(|()| Ended::HalfHead);
+                return patience.poll(rest_of_head(told, lingers), cx).map(|()| Ended::HalfHead);
             }
             if patience.poll(linger, cx).is_pending() {
                 return Poll::Pending;
@@ -403,7 +431,7 @@ async fn time_out(wire: &Wire) {
 }
 
 /// Half-closes and reads to the end, so that no reset erases what was sent (RFC 9112 §9.6).
-async fn close(wire: &Wire, quiet: Duration) {
+pub(crate) async fn close(wire: &Wire, quiet: Duration) {
     if poll_fn(|cx| wire.poll_half_close(cx)).await.is_err() {
         return;
     }

@@ -31,7 +31,8 @@ where
     type Error = S::Error;
     type Future = Answer<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer<S> {
+    fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
+        self.wire.describe(&mut request);
         let begun = Begun::new(&self.wire, &request);
         let state = AnswerState::Waiting { service: self.service.clone(), request: Some(request) };
         Answer { begun: Some(begun), state }
@@ -92,8 +93,12 @@ impl Begun {
             Kind::Http1 | Kind::Http10 | Kind::Connect if upgraded => self.wire.becomes_raw(),
             Kind::Http1 | Kind::Http10 | Kind::Connect => {
                 let told = self.entry().told();
-                // A connection that moves is kept alive: its next answer comes from the successor.
-                let stops = told != Told::Serve && told != Told::Move;
+                let stops = match told {
+                    Told::Serve => false,
+                    // A connection that moves is kept alive: its next answer comes from the successor.
+                    Told::Move => !self.wire.can_move(),
+                    Told::MarkAnswers | Told::Finish | Told::Force => true,
+                };
                 if stops && !self.wire.has_more(cx) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     self.wire.announce_close();

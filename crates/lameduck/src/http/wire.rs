@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::connection::{Stream, Wakers};
 use crate::http::framing::{BodyLength, Framing};
 use crate::http::ping::PingAck;
+#[cfg(feature = "rustls023")]
+use crate::http::tls::Session;
 use crate::work::Entry;
 
 /// Bytes read ahead while an answer is decided, at most.
@@ -23,6 +25,17 @@ const GATHERED: usize = 4 * 1024;
 pub(crate) struct Wire {
     state: Mutex<State>,
     entry: Arc<Entry>,
+    mobility: Mobility,
+    #[cfg(feature = "rustls023")]
+    session: Option<Session>,
+}
+
+/// Whether a successor could go on with the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mobility {
+    Moves,
+    /// Its keys are here.
+    Stays,
 }
 
 struct State {
@@ -174,6 +187,9 @@ impl Wire {
     /// A connection of which `read` was read already.
     pub(crate) fn new(stream: Stream, read: Vec<u8>) -> Arc<Wire> {
         let entry = Arc::clone(stream.entry());
+        let mobility = if stream.is_encrypted() { Mobility::Stays } else { Mobility::Moves };
+        #[cfg(feature = "rustls023")]
+        let session = stream.tls().map(Session::of);
         let state = State {
             stream,
             framing: Framing::new(),
@@ -187,8 +203,29 @@ impl Wire {
             close: Close::InOrder,
             ping: None,
         };
-        Arc::new(Wire { state: Mutex::new(state), entry })
+        Arc::new(Wire {
+            state: Mutex::new(state),
+            entry,
+            mobility,
+            #[cfg(feature = "rustls023")]
+            session,
+        })
     }
+
+    pub(crate) fn can_move(&self) -> bool {
+        self.mobility == Mobility::Moves
+    }
+
+    /// Gives a request what is known of its client.
+    #[cfg(feature = "rustls023")]
+    pub(crate) fn describe<B>(&self, request: &mut ::http::Request<B>) {
+        if let Some(session) = &self.session {
+            request.extensions_mut().insert(session.clone());
+        }
+    }
+
+    #[cfg(not(feature = "rustls023"))]
+    pub(crate) fn describe<B>(&self, _: &mut ::http::Request<B>) {}
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -369,8 +406,20 @@ impl AsyncWrite for Io {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.can_move() {
+            // The kernel has what was written.
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.0.lock();
+        let flushed = Pin::new(&mut state.stream).poll_flush(cx);
+        // Records wait to be written: a write that was taken need not have left.
+        match (&flushed, state.gather) {
+            (Poll::Pending, _) => state.written = Written::Blocked,
+            (Poll::Ready(_), Gather::Waited) => {}
+            (Poll::Ready(_), Gather::Never | Gather::Next) => state.written = Written::All,
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AFTER_FORCE, Drain, GRACE_PERIOD, LINGER, Lifecycle, MAX_GENERATIONS, PROBATION, SETTLE,
-    Settings, Shared, Upgrades, fits,
+    Settings, Shared, UPGRADE_LINGER, Upgrades, fits,
 };
 use crate::closing::Resources;
 use crate::control::{self, Hands, Scope, View};
@@ -42,6 +42,7 @@ pub struct Builder {
     grace: Option<Duration>,
     lame_duck: Duration,
     linger: Duration,
+    upgrade_linger: Duration,
     settle: Duration,
     signals: Option<Signals>,
     log: Option<LogFormat>,
@@ -70,6 +71,7 @@ impl Builder {
             grace: Some(GRACE_PERIOD),
             lame_duck: Duration::ZERO,
             linger: LINGER,
+            upgrade_linger: UPGRADE_LINGER,
             settle: SETTLE,
             signals: Some(Signals::default()),
             log: None,
@@ -112,6 +114,15 @@ impl Builder {
     /// than your clients' longest pause on a busy connection plus a round trip.
     pub fn linger(mut self, linger: Duration) -> Builder {
         self.linger = linger;
+        self
+    }
+
+    /// How long an idle connection that cannot move (TLS) is still answered after an upgrade. Default
+    /// [`UPGRADE_LINGER`], 5 s.
+    ///
+    /// Each answer tells its client to go; only one that is silent for so long is closed by us.
+    pub fn upgrade_linger(mut self, linger: Duration) -> Builder {
+        self.upgrade_linger = linger;
         self
     }
 
@@ -283,6 +294,7 @@ impl Builder {
                 lame_duck: self.lame_duck,
                 generation: joined.generation,
                 linger: self.linger,
+                upgrade_linger: self.upgrade_linger,
                 version: self.version,
             },
             started: Instant::now(),
@@ -297,6 +309,8 @@ impl Builder {
             readiness,
             handover,
             states,
+            #[cfg(feature = "rustls023")]
+            tickets: std::sync::Mutex::default(),
             succession,
             upgrades,
             view: view_seen,
