@@ -30,7 +30,7 @@ use crate::json::Object;
 use crate::listener::AcceptErrors;
 use crate::log::Log;
 use crate::notify::teller::Teller;
-use crate::phase::{Action, Cause, Input, Machine, Outcome, Phase, Step};
+use crate::phase::{Action, Asked, Cause, Input, Machine, Outcome, Phase, Step};
 use crate::readiness::{Sign, State};
 use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
 use crate::signals::{self, SignalAction, Signals};
@@ -129,10 +129,34 @@ pub(crate) struct Hands {
 }
 
 /// The machine's state as others see it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) phase: Phase,
+    pub(crate) asked: Asked,
+    /// When the present cut was fixed.
+    pub(crate) since: Instant,
+    pub(crate) cut_at: Option<Instant>,
     pub(crate) deadline: Option<Instant>,
+}
+
+impl View {
+    /// Before anything has happened.
+    pub(crate) fn begin() -> View {
+        View {
+            phase: Phase::Starting,
+            asked: Asked::Serve,
+            since: Instant::now(),
+            cut_at: None,
+            deadline: None,
+        }
+    }
+
+    /// The moment `ahead` of the cut, but not in the first half of the time there is.
+    pub(crate) fn ahead_of_cut(&self, ahead: Duration) -> Option<Instant> {
+        let cut_at = self.cut_at?;
+        let whole = cut_at.saturating_duration_since(self.since);
+        Some(cut_at - ahead.min(whole / 2))
+    }
 }
 
 /// Whether the end of the life is also the end of the process.
@@ -392,7 +416,24 @@ impl Control {
         } else if before != after {
             self.phase_changes(now, after);
         }
-        self.hands.view.send_replace(View { phase: after, deadline: self.machine.deadline() });
+        self.show(now);
+    }
+
+    /// Shows the machine's state to whoever looks at it, or waits for it to change.
+    fn show(&self, now: Instant) {
+        self.hands.view.send_if_modified(|view| {
+            let cut_at = self.machine.cut_at();
+            let next = View {
+                phase: self.machine.phase(),
+                asked: self.machine.asked(),
+                since: if cut_at == view.cut_at { view.since } else { now },
+                cut_at,
+                deadline: self.machine.deadline(),
+            };
+            let changed = *view != next;
+            *view = next;
+            changed
+        });
     }
 
     fn stop_begins(&mut self, now: Instant) {

@@ -190,6 +190,7 @@ pub use exit::Exit;
 pub use lifecycle::{Blocking, Builder, Closing, Drain, Lifecycle, Task, TaskEnd};
 pub use listener::Listener;
 pub use log::{Log, LogFormat};
+pub use phase::Asked;
 pub use readiness::Readiness;
 pub use report::Report;
 pub use snapshot::Snapshot;

@@ -76,6 +76,22 @@ pub enum Cause {
     Predecessor,
 }
 
+/// What long-lived work is asked for: a queue's worker, an event stream, a match.
+///
+/// [`HandedOver`](Asked::HandedOver) is not final: a successor that is lost within its probation gives the service back,
+/// and then it is [`Serve`](Asked::Serve) again. Everything else only moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Asked {
+    /// Go on, and take new work.
+    Serve,
+    /// A stop has begun: look for no new work, and serve what still comes by itself.
+    LameDuck,
+    /// A successor takes the new work: finish what is in hand, as long as that lasts.
+    HandedOver,
+    /// Finish what is in hand before it is cut.
+    Finish,
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -293,6 +309,22 @@ impl Machine {
     /// When the process is to be gone, once a stop has begun and unless there is no deadline.
     pub fn deadline(&self) -> Option<Instant> {
         self.limits.map(|limits| limits.gone)
+    }
+
+    /// When work that is left is cut, once a stop has begun and unless there is no deadline.
+    pub fn cut_at(&self) -> Option<Instant> {
+        self.limits.map(|limits| limits.force)
+    }
+
+    /// What long-lived work is asked for now.
+    pub fn asked(&self) -> Asked {
+        match (self.phase, self.cause) {
+            (Phase::Starting | Phase::Serving, _) => Asked::Serve,
+            (Phase::LameDuck, _) => Asked::LameDuck,
+            (_, Some(Cause::Successor)) => Asked::HandedOver,
+            (Phase::Draining(Step::Gate | Step::Settle), _) => Asked::LameDuck,
+            (Phase::Draining(Step::Finish) | Phase::Closing | Phase::Stopped, _) => Asked::Finish,
+        }
     }
 
     /// What asked for the stop, once something has.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lameduck::closing::ClosingEnd;
-use lameduck::phase::{Cause, Outcome};
+use lameduck::phase::{Asked, Cause, Outcome};
 use lameduck::work::WorkKind;
 use lameduck::{Builder, Exit, Lifecycle, TaskEnd, exit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -286,4 +286,37 @@ async fn a_stream_is_live_until_it_is_dropped_and_cut_at_the_deadline() {
     assert!(both.contains(&Ok(0)), "{both:?}");
     assert!(both.contains(&Err(std::io::ErrorKind::ConnectionAborted)), "{both:?}");
     assert_eq!(stays.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_work_hears_what_it_is_asked_for_and_when_it_is_cut() {
+    let life = builder().grace_period(LIMIT).lame_duck(SHORT).start().unwrap();
+    let drain = life.drain();
+    assert_eq!((drain.asked(), drain.cut_at()), (Asked::Serve, None));
+    let (heard, hears) = std::sync::mpsc::channel();
+    life.task("listener", |drain| async move {
+        for step in [Asked::LameDuck, Asked::Finish] {
+            heard.send(drain.asked_for(|asked| asked == step).await).unwrap();
+        }
+    });
+    life.ready();
+    life.stop();
+    let exit = tokio::time::timeout(LIMIT, life.run()).await.expect("it ends");
+    assert_eq!(exit.report().outcome, Outcome::Finished);
+    assert_eq!(hears.iter().collect::<Vec<_>>(), [Asked::LameDuck, Asked::Finish]);
+    assert!(drain.cut_at().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_hears_before_it_is_cut_however_short_the_grace_period() {
+    let life = builder().grace_period(SHORT).start().unwrap();
+    let (heard, hears) = std::sync::mpsc::channel();
+    life.task("saves itself", |drain| async move {
+        drain.nearly_cut(LIMIT).await;
+        heard.send(drain.cut_at().unwrap() - std::time::Instant::now()).unwrap();
+    });
+    let exit = stopped(life).await;
+    assert_eq!(exit.report().outcome, Outcome::Finished);
+    let left = hears.recv().unwrap();
+    assert!(left <= SHORT / 2, "{left:?}");
 }

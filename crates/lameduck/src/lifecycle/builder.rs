@@ -25,7 +25,7 @@ use crate::log::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::notify::teller::Teller;
 use crate::operator::Operator;
-use crate::phase::{Config, Machine, Phase};
+use crate::phase::{Config, Machine};
 use crate::readiness::Sign;
 use crate::respawn::{self, Program};
 use crate::signals::Signals;
@@ -238,7 +238,7 @@ impl Builder {
         let handover = Arc::new(Handover::default());
         let gates = Arc::new(Gates::new());
         let (commands, orders) = mpsc::unbounded_channel();
-        let (view, view_seen) = watch::channel(View { phase: Phase::Starting, deadline: None });
+        let (view, view_seen) = watch::channel(View::begin());
         let (ended, report) = watch::channel(None);
         let (to_upgrades, from_control) = mpsc::unbounded_channel();
         let hands = Hands {
@@ -302,7 +302,7 @@ impl Builder {
             registry,
             resources,
             accept_errors,
-            drain: Drain { token: drain },
+            drain: Drain { token: drain, view: view_seen.clone() },
             log,
             control,
             gates,
