@@ -19,7 +19,8 @@ pub mod orders;
 pub mod routes;
 mod service;
 pub mod store;
+mod tls;
 
-pub use config::{Config, Grace, Takeover};
+pub use config::{Config, Grace, Takeover, TlsFiles};
 pub use error::Error;
 pub use service::run;

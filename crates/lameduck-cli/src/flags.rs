@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use arena::store::DatabaseUrl;
-use arena::{Config, Grace, Takeover};
+use arena::{Config, Grace, Takeover, TlsFiles};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lameduck::LogFormat;
@@ -67,7 +67,7 @@ pub struct Flags {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the reference service: a counter, orders and transfers over HTTP/1.1 and HTTP/2.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Starts a running service's program anew and hands the service over to it, connections included.
     Upgrade(Upgrade),
     /// Takes the service back from a new generation that is still in its probation.
@@ -145,6 +145,18 @@ pub struct Serve {
     )]
     pub listen: Vec<String>,
 
+    /// Speaks TLS on every --listen address, with the certificate chain in this PEM file; read again when it changes.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, in PEM.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Lets in only clients with a certificate of the authorities in this PEM file.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_TLS_CLIENT_CA", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// Serves /livez, /readyz, /startupz, /metrics and /status on this address, until the very end.
     #[arg(long, value_name = "ADDR", env = "LAMEDUCK_ADMIN")]
     pub admin: Option<String>,
@@ -168,6 +180,11 @@ pub struct Serve {
     #[arg(long, value_name = "DURATION", env = "LAMEDUCK_LINGER", default_value = "250ms",
           allow_hyphen_values = true, value_parser = by(duration::parse))]
     pub linger: Duration,
+
+    /// Answers an idle TLS connection this long after an upgrade: it cannot move to the new generation.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_UPGRADE_LINGER", default_value = "5s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub upgrade_linger: Duration,
 
     /// Makes `GET /a` wait this long before it counts.
     #[arg(long, value_name = "DURATION", env = "LAMEDUCK_SLOW", default_value = "9s",
@@ -217,11 +234,17 @@ impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
         Self {
             listen: flags.listen,
+            tls: flags.tls_cert.zip(flags.tls_key).map(|(cert, key)| TlsFiles {
+                cert,
+                key,
+                client_ca: flags.tls_client_ca,
+            }),
             admin: flags.admin,
             database: flags.database,
             grace: flags.grace,
             lame_duck: flags.lame_duck,
             linger: flags.linger,
+            upgrade_linger: flags.upgrade_linger,
             slow: flags.slow,
             control: flags.control,
             takeover: if flags.takeover { Takeover::Always } else { Takeover::WhenAsked },
@@ -319,7 +342,7 @@ mod tests {
         };
         let version = Config::default().version;
         assert_eq!(
-            format!("{:?}", Config::from(serve)),
+            format!("{:?}", Config::from(*serve)),
             format!("{:?}", Config { version, ..Config::default() })
         );
     }

@@ -17,7 +17,7 @@ use flags::{Command, Early};
 fn main() -> ExitCode {
     let result = match flags::read() {
         Ok(flags) => match flags.command {
-            Command::Serve(flags) => serve::run(flags),
+            Command::Serve(flags) => serve::run(*flags),
             Command::Upgrade(flags) => operate::upgrade(&flags),
             Command::Rollback(flags) => operate::rollback(&flags),
             Command::Stop(flags) => operate::stop(&flags),

@@ -16,5 +16,6 @@ mod running;
 mod serve;
 mod service;
 mod signals;
+mod tls;
 mod under_load;
 mod upgrade;

@@ -56,12 +56,12 @@ impl Service {
 
     /// Asks the service with the command, as an operator does.
     #[track_caller]
-    fn operate(&self, verb: &str, flags: &[&str]) -> Ended {
+    pub fn operate(&self, verb: &str, flags: &[&str]) -> Ended {
         ended(self.start_command(verb, flags))
     }
 
     #[track_caller]
-    fn upgrade(&self) -> String {
+    pub fn upgrade(&self) -> String {
         let ended = self.operate("upgrade", &[]);
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", self.target.stderr());
         ended.stdout

@@ -3,7 +3,7 @@
 
 use clap::{Parser, ValueEnum};
 use lameduck_verify::address::Place;
-use lameduck_verify::load::{Load, Mode, Report, Running, Until};
+use lameduck_verify::load::{Load, Mode, Report, Running, Trust, Until};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ const GONE_AT_MOST: Duration = Duration::from_secs(120);
 #[derive(Parser)]
 #[command(name = "lameduck-load", version)]
 struct Flags {
-    /// http://HOST:PORT/PATH or unix:/SOCKET:/PATH
+    /// http://HOST:PORT/PATH, https://HOST:PORT/PATH or unix:/SOCKET:/PATH
     #[arg(long)]
     target: String,
     /// Clients, each with a connection of its own
@@ -58,6 +58,9 @@ struct Flags {
     /// Append the id of each acknowledged POST to this file, one a line (post only)
     #[arg(long)]
     acked: Option<PathBuf>,
+    /// Trust only the authorities in this PEM file (https; otherwise any certificate is believed)
+    #[arg(long)]
+    cacert: Option<PathBuf>,
     /// One JSON object on stdout instead of text
     #[arg(long)]
     json: bool,
@@ -104,6 +107,15 @@ fn load(flags: &Flags) -> Result<Load, String> {
     };
     let load =
         Load::new(place, mode).connections(flags.connections).pause(flags.pause).until(until);
+    let load = match &flags.cacert {
+        Some(path) => {
+            let pem =
+                std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let trust = Trust::authorities(&pem);
+            load.trust(trust.map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+        None => load,
+    };
     let load = flags.threads.into_iter().fold(load, Load::threads);
     Ok(flags.acked.iter().fold(load, |load, path| load.acked(path)))
 }
