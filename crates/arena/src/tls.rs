@@ -39,7 +39,7 @@ pub(crate) fn start(life: &Lifecycle, files: &TlsFiles) -> Result<Tls, Error> {
 fn load(files: &TlsFiles, tickets: &Tickets) -> Result<ServerConfig, Error> {
     let chain = certificates(&files.cert, "--tls-cert")?;
     let key = PrivateKeyDer::from_pem_slice(&read(&files.key, "--tls-key")?)
-        .map_err(|_| no_pem(&files.key, "--tls-key", "a private key"))?;
+        .map_err(|_| no_pem(&files.key, "--tls-key", "private key"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

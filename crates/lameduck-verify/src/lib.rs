@@ -30,7 +30,7 @@
 //! |---|---|
 //! | [`fate`] | what became of a request, and the count of each fate |
 //! | [`answer`] | reads HTTP/1.1 answers from bytes; no sockets, no clock |
-//! | [`load`] | closed-loop clients over HTTP/1.1 and HTTP/2 |
+//! | [`load`] | closed-loop clients over HTTP/1.1 and HTTP/2; [`load::open`] an open loop over HTTP/1.1 |
 //! | [`target`] | a server process: started, signalled, waited for, and surely gone afterwards |
 //! | [`probe`] | connections in delicate states, and what came of each, byte by byte |
 //! | [`verdict`] | what a case found, and a whole run: what every report is made from |

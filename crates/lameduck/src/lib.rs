@@ -44,6 +44,7 @@
 //! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
 //! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`http::tls`](http/tls/index.html), [`tickets`](tickets/index.html) | TLS in front of it, certificates that can be replaced, tickets that outlive an upgrade (feature `rustls023`) |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
 //! | [`closing`] | resources that close in order, each within its own budget |
@@ -121,7 +122,9 @@
 //!   an end of file, and no handler has run. Nobody can save it but the client.
 //! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
 //!   without them and says so.
-//! * It does not speak TLS, and it does not end a WebSocket for you: an upgraded connection is counted, waited for and
+//! * It does not move TLS connections, whose keys are in their process: at an upgrade they stay, are answered, told to
+//!   go, and resume with the successor.
+//! * It does not end a WebSocket for you: an upgraded connection is counted, waited for and
 //!   cut at the deadline, but the close frame is yours to send ([`Lifecycle::drain`] says when).
 //! * It does not keep a balancer from sending to a closed port: give it a [lame duck](Builder::lame_duck) as long as your
 //!   health checks take to notice.
@@ -139,6 +142,7 @@
 //! |---|---|---|
 //! | (none) | lifecycle, signals, tasks, blocking calls, resources, streams of your own protocol | tokio, no proc macro |
 //! | `http` | [`Lifecycle::serve`](lifecycle/struct.Lifecycle.html#method.serve) and `serve_admin` | hyper 1, tower-service |
+//! | `rustls023` | [`Lifecycle::serve_tls`](lifecycle/struct.Lifecycle.html#method.serve_tls), and `http` | rustls 0.23 on ring |
 //! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |
 //!
 //! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.

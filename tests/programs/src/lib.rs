@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod arguments;
+pub mod misbehave;
 pub mod served;
 
 use std::io::Write;

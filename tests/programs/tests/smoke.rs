@@ -118,3 +118,32 @@ fn a_hook_that_hangs_is_cut_and_the_exit_code_says_so() {
     check_answers(&server);
     assert_eq!(server.stop().code(), Some(3));
 }
+
+#[test]
+fn without_a_fault_the_misbehaving_server_answers_and_stops() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_misbehave"))
+        .args(["--port", &address.port().to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start it");
+    let mut line = String::new();
+    let out = process.stdout.take().expect("standard output is piped");
+    BufReader::new(out).read_line(&mut line).expect("read the first line");
+    let server = Server { process, address: address.to_string() };
+    let counted = server.ask("GET /b", "");
+    assert!(counted.contains("connection: close") && counted.contains("{\"num\": 1"), "{counted}");
+    assert!(server.ask("POST /orders", "{\"id\":\"7\"}").ends_with("{\"id\":\"7\"}"));
+    assert!(server.ask("GET /stream?pieces=2", "").ends_with("0\r\n\r\n"));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn an_unknown_fault_is_refused_by_its_name() {
+    let output = Command::new(env!("CARGO_BIN_EXE_misbehave"))
+        .args(["--fault", "sing"])
+        .output()
+        .expect("start it");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sing is no fault"));
+}

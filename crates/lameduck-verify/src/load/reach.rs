@@ -82,7 +82,8 @@ async fn secure(part: &Part, bare: Bare) -> Result<Stream, (Fate, String)> {
     }
 }
 
-fn fate_of(error: &io::Error) -> Fate {
+/// What an error of connecting says.
+pub(super) fn fate_of(error: &io::Error) -> Fate {
     match error.kind() {
         // The path of a Unix socket that was removed is a closed door as well.
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Fate::Refused,

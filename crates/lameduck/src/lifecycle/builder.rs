@@ -289,14 +289,7 @@ impl Builder {
             (None, _) | (_, None) => (None, None),
         };
         let shared = Shared {
-            settings: Settings {
-                grace: self.grace,
-                lame_duck: self.lame_duck,
-                generation: joined.generation,
-                linger: self.linger,
-                upgrade_linger: self.upgrade_linger,
-                version: self.version,
-            },
+            settings: self.settings(joined.generation),
             started: Instant::now(),
             runtime,
             registry,
@@ -369,6 +362,17 @@ impl Builder {
             place.point_to(generation).map_err(fail)?;
         }
         Ok(Joined { place: Some(place), socket: Some(socket), generation, respawned, took_over })
+    }
+
+    fn settings(self, generation: u32) -> Settings {
+        Settings {
+            grace: self.grace,
+            lame_duck: self.lame_duck,
+            generation,
+            linger: self.linger,
+            upgrade_linger: self.upgrade_linger,
+            version: self.version,
+        }
     }
 
     fn machine_config(&self) -> Config {
