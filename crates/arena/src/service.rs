@@ -18,7 +18,7 @@ use crate::counter::{self, Counter};
 use crate::orders::Orders;
 use crate::routes::{App, router};
 use crate::store::{Store, StoreError};
-use crate::{Error, metrics, tls};
+use crate::{Error, grpc, metrics, tls};
 
 /// How long a database may still take to open, and again to close, once a stop came during the start.
 const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
@@ -133,7 +133,7 @@ impl Sockets {
     }
 
     fn serve(self, life: &Lifecycle, app: &App) -> Result<(), Error> {
-        let router = router(app);
+        let router = router(app).merge(grpc::router(&app.counter, life));
         for listener in self.listeners {
             life.log().line("listening", &format!("Listening on {}", listener.address()));
             match &self.tls {

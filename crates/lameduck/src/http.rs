@@ -30,6 +30,8 @@ use crate::work::Hold;
 pub(crate) mod admin;
 mod connection;
 mod framing;
+#[cfg(feature = "tonic014")]
+mod grpc;
 #[cfg(feature = "rustls023")]
 mod handshake;
 mod ping;
@@ -69,6 +71,9 @@ pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a TLS handshake under way may still take once its connection is told to finish.
 pub const TLS_HANDSHAKE_AT_STOP: Duration = Duration::from_secs(1);
 
+/// How long before the cut a gRPC call that still lasts is ended with a status; at most half of the time there is.
+pub const GRPC_STATUS: Duration = Duration::from_millis(250);
+
 /// How long an idle connection is still answered once it is told to go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lingers {
@@ -105,6 +110,8 @@ impl Lifecycle {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        #[cfg(feature = "tonic014")]
+        let service = self.with_status(service);
         let lingers = self.lingers();
         let moving = self.shared.handover.moving();
         self.accept(name, listener, Hold::Drain, move |stream, read| {
@@ -112,6 +119,20 @@ impl Lifecycle {
                 connection::serve(stream, read, service.clone(), lingers, moving.clone());
             drop(tokio::spawn(connection));
         })
+    }
+
+    #[cfg(feature = "tonic014")]
+    fn with_status<S>(&self, service: S) -> grpc::WithStatus<S> {
+        let drain = self.drain();
+        let nearly = move || -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+            let drain = drain.clone();
+            Box::pin(async move { drain.nearly_cut(GRPC_STATUS).await })
+        };
+        let registry = std::sync::Arc::clone(&self.shared.registry);
+        grpc::WithStatus {
+            service,
+            cut: grpc::Cut { nearly: std::sync::Arc::new(nearly), registry },
+        }
     }
 
     fn lingers(&self) -> Lingers {

@@ -46,6 +46,7 @@
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
 //! | [`http::tls`](http/tls/index.html), [`tickets`](tickets/index.html) | TLS in front of it, certificates that can be replaced, tickets that outlive an upgrade (feature `rustls023`) |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
+//! | [`tonic`](tonic/index.html) | gRPC: the health service that turns first, streams that end with a status (feature `tonic014`) |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
 //! | [`closing`] | resources that close in order, each within its own budget |
 //! | [`signals`] | which signal means what |
@@ -85,6 +86,7 @@
 //! | [`http::QUIET_IDLE`](http/constant.QUIET_IDLE.html) | 50 ms | the same for a connection that was idle |
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
+//! | [`http::GRPC_STATUS`](http/constant.GRPC_STATUS.html) | 250 ms | how long before the cut a gRPC call that still lasts gets its status |
 //! | [`http::TLS_HANDSHAKE`](http/constant.TLS_HANDSHAKE.html) | 10 s | a TLS handshake |
 //! | [`http::TLS_HANDSHAKE_AT_STOP`](http/constant.TLS_HANDSHAKE_AT_STOP.html) | 1 s | the rest of one under way at a stop |
 //! | `tickets::ROTATION` | 21600 s | how long one key makes session tickets, and how long a ticket can be used |
@@ -143,6 +145,7 @@
 //! | (none) | lifecycle, signals, tasks, blocking calls, resources, streams of your own protocol | tokio, no proc macro |
 //! | `http` | [`Lifecycle::serve`](lifecycle/struct.Lifecycle.html#method.serve) and `serve_admin` | hyper 1, tower-service |
 //! | `rustls023` | [`Lifecycle::serve_tls`](lifecycle/struct.Lifecycle.html#method.serve_tls), and `http` | rustls 0.23 on ring |
+//! | `tonic014` | [`lameduck::tonic`](tonic/index.html), and `http` | tonic 0.14 |
 //! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |
 //!
 //! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.
@@ -185,6 +188,8 @@ mod sys;
 pub mod takeover;
 #[cfg(feature = "rustls023")]
 pub mod tickets;
+#[cfg(feature = "tonic014")]
+pub mod tonic;
 pub mod upgrade;
 pub mod work;
 

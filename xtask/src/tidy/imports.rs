@@ -20,10 +20,10 @@ const FREE_FOR_ALL: &[&str] = &["error"];
 const CLOCKS: &[&str] = &["Instant::now", "SystemTime"];
 
 /// One module for each framework, the topmost layer: nobody imports them but the front door.
-const ADAPTERS: &[&str] = &["axum"];
+const ADAPTERS: &[&str] = &["axum", "tonic"];
 
 /// What the parts do not know.
-const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "axum"];
+const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "axum", "tonic"];
 
 enum Imports {
     /// These modules of the library, itself and [`FREE_FOR_ALL`].
@@ -89,6 +89,11 @@ const LAWS: &[ModuleLaw] = &[
     },
     ModuleLaw {
         module: "axum",
+        imports: Imports::AllBut(ADAPTERS),
+        why: "the topmost layer: thin, and it knows no other framework",
+    },
+    ModuleLaw {
+        module: "tonic",
         imports: Imports::AllBut(ADAPTERS),
         why: "the topmost layer: thin, and it knows no other framework",
     },

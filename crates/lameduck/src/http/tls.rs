@@ -144,6 +144,8 @@ impl Lifecycle {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        #[cfg(feature = "tonic014")]
+        let service = self.with_status(service);
         let (tls, lingers) = (tls.clone(), self.lingers());
         let moving = self.shared.handover.moving();
         self.accept(name, listener, Hold::Drain, move |stream, read| {
