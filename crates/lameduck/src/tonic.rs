@@ -29,13 +29,14 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::lifecycle::{Drain, Lifecycle};
+use crate::phase::Asked;
 use crate::readiness::Readiness;
 
 /// The health service of a life: SERVING as long as the service asks for new work.
 ///
 /// It answers for the whole server (the empty name) and for the services named here; for another one it says NOT_FOUND,
-/// as the protocol wants. A `Watch` is told of each change, and ends with UNAVAILABLE when the drain begins: at an upgrade
-/// its client then watches the successor.
+/// as the protocol wants. A `Watch` is told of each change, and ends with UNAVAILABLE when the drain begins, or when a
+/// successor has taken over: its client then watches the successor.
 pub fn health(life: &Lifecycle, services: &[&str]) -> HealthServer<Health> {
     let services = services.iter().map(|name| (*name).to_owned()).collect();
     HealthServer::new(Health { readiness: life.readiness(), drain: life.drain(), services })
@@ -77,7 +78,8 @@ impl Health {
                 ServingStatus::ServiceUnknown => std::future::pending().await,
             }
         };
-        let (mut change, mut end) = (std::pin::pin!(change), std::pin::pin!(self.drain.started()));
+        let (mut change, mut end) =
+            (std::pin::pin!(change), std::pin::pin!(told_to_go(&self.drain)));
         let changed = std::future::poll_fn(|cx| {
             use std::future::Future;
             use std::task::Poll;
@@ -90,7 +92,7 @@ impl Health {
         match changed.await && serving(&self.readiness) != last {
             true => Ok(serving(&self.readiness)),
             false => {
-                self.drain.started().await;
+                told_to_go(&self.drain).await;
                 Err(leaving())
             }
         }
@@ -135,14 +137,20 @@ impl tonic_health::pb::health_server::Health for Health {
     }
 }
 
+/// Waits until whoever asks again meets somebody else: a successor that serves, or nobody.
+async fn told_to_go(drain: &Drain) {
+    drain.asked_for(|asked| asked >= Asked::HandedOver).await;
+}
+
 /// What a stream is ended with: its client may try again, and meets whoever serves then.
 fn leaving() -> Status {
     Status::unavailable("the service is stopping or was handed over: ask again")
 }
 
-/// The same messages until the drain begins; then UNAVAILABLE, which ends the stream at the boundary of a message.
+/// The same messages until the drain begins or a successor has taken over; then UNAVAILABLE, which ends the stream at the
+/// boundary of a message, so that its client asks whoever serves then.
 ///
-/// The drain begins at a stop and at an upgrade. Without this a stream goes on for as long as it lasts, on the generation
+/// Without this a stream goes on for as long as it lasts, on the generation
 /// it began on, and at the deadline it is ended all the same.
 ///
 /// ```
@@ -166,7 +174,7 @@ where
     stream::unfold(first, |going_on| async move {
         let (drain, mut messages) = going_on?;
         let next = {
-            let (mut next, mut end) = (messages.next(), std::pin::pin!(drain.started()));
+            let (mut next, mut end) = (messages.next(), std::pin::pin!(told_to_go(&drain)));
             std::future::poll_fn(|cx| {
                 use std::future::Future;
                 use std::task::Poll;

@@ -6,6 +6,7 @@ mod bad_input;
 mod command;
 mod deadline;
 mod exhaustion;
+mod grpc;
 mod heads;
 mod http1;
 mod http2;
