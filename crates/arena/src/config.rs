@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lameduck::LogFormat;
+use lameduck::jobs::CONCURRENCY;
 use lameduck::lifecycle::{MAX_GENERATIONS, PROBATION, UPGRADE_LINGER};
 
 use crate::store::DatabaseUrl;
@@ -58,6 +59,8 @@ pub struct Config {
     pub upgrade_linger: Duration,
     /// How long `GET /a` waits.
     pub slow: Duration,
+    /// How many background jobs this process works on at once; zero leaves them to others.
+    pub jobs: usize,
     /// Where operators and successors find this service; without it there is no upgrade.
     pub control: Option<PathBuf>,
     /// Whether this start takes the service over from one that runs.
@@ -86,6 +89,7 @@ impl Default for Config {
             linger: Duration::from_millis(250),
             upgrade_linger: UPGRADE_LINGER,
             slow: Duration::from_secs(9),
+            jobs: CONCURRENCY,
             control: None,
             takeover: Takeover::WhenAsked,
             probation: PROBATION,

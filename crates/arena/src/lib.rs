@@ -15,6 +15,7 @@ mod config;
 pub mod counter;
 mod error;
 pub mod grpc;
+pub mod jobs;
 mod metrics;
 pub mod orders;
 pub mod routes;

@@ -19,6 +19,10 @@ use crate::duration;
 const THREADS_LIMIT: usize = 1024;
 /// More generations than this at once are a typing mistake: each is a whole process.
 const GENERATIONS_LIMIT: usize = 64;
+/// More jobs at once than any database wants.
+const JOBS_LIMIT: usize = 1_000;
+/// More repetitions of a case than this are a typing mistake.
+const REPEATS_LIMIT: usize = 10_000;
 
 /// The codes of a service's end; `stop` ends with the one of the service it stopped.
 fn codes_of_a_stop() -> String {
@@ -76,6 +80,8 @@ pub enum Command {
     Stop(Stop),
     /// Tells what each generation of a running service is doing.
     Status(Status),
+    /// Tests whether a server, in any language, stops and is upgraded without losing requests.
+    Verify(Verify),
 }
 
 /// Where a running service is asked.
@@ -130,6 +136,85 @@ pub struct Status {
     /// Prints it again each second, until the service is gone.
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after_verify())]
+pub struct Verify {
+    /// Describes the server: a TOML file, or the name of an adapter that ships with the suite.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub adapter: Option<String>,
+
+    /// Tests something that runs already, at this address.
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub url: Option<String>,
+
+    /// Stops, restarts or upgrades what --url names: a command for the shell.
+    #[arg(long, value_name = "CMD", requires = "url")]
+    pub action: Option<String>,
+
+    /// Asks for this path, which has to answer 2xx [default: /, or the adapter's].
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+
+    /// Runs this case; repeat it for several.
+    #[arg(long, value_name = "CASE", value_delimiter = ',')]
+    pub case: Vec<String>,
+
+    /// Runs the cases of this group; repeat it for several.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    pub group: Vec<String>,
+
+    /// Counts a SHOULD that is not met as a failure.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Runs each case this many times.
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true, value_parser = by(repeats))]
+    pub repeat: usize,
+
+    /// Makes the same random choices again.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+
+    /// Lists the cases.
+    #[arg(long)]
+    pub list: bool,
+
+    /// Explains a case: set-up, action, criterion, why, source.
+    #[arg(long, value_name = "CASE")]
+    pub explain: Option<String>,
+
+    /// Writes a page with a timeline of each case to this file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
+
+    /// Writes the report as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// Adds every connection and request with its times to the JSON.
+    #[arg(long, requires = "json")]
+    pub traces: bool,
+
+    /// Writes the report as JUnit XML to this file.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<String>,
+
+    /// The command that starts the server in the foreground, with {port} or {address} where it belongs.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// What `verify --help` tells after the flags.
+fn after_verify() -> String {
+    codes(&[
+        ("0".to_owned(), "no MUST failed, and every case was judged"),
+        ("1".to_owned(), "a MUST was not met (with --strict: or a SHOULD)"),
+        ("2".to_owned(), "nothing was tested: usage, the adapter, or the target cannot be started"),
+        ("3".to_owned(), "nothing failed, but a case was inconclusive"),
+        ("128+n".to_owned(), "interrupted by signal n; the target was killed"),
+    ])
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +276,11 @@ pub struct Serve {
           allow_hyphen_values = true, value_parser = by(duration::parse))]
     pub slow: Duration,
 
+    /// Works on this many background jobs at once; 0 leaves them to other processes on the same database.
+    #[arg(long, value_name = "N", env = "LAMEDUCK_JOBS", default_value = "4",
+          allow_hyphen_values = true, value_parser = by(jobs))]
+    pub jobs: usize,
+
     /// Can be upgraded and asked here: a socket in a directory of this user alone, which is made if it is missing.
     #[arg(long, value_name = "PATH", env = "LAMEDUCK_CONTROL")]
     pub control: Option<PathBuf>,
@@ -246,6 +336,7 @@ impl From<Serve> for Config {
             linger: flags.linger,
             upgrade_linger: flags.upgrade_linger,
             slow: flags.slow,
+            jobs: flags.jobs,
             control: flags.control,
             takeover: if flags.takeover { Takeover::Always } else { Takeover::WhenAsked },
             probation: flags.probation,
@@ -324,6 +415,17 @@ fn threads(text: &str) -> Result<usize, BadValue> {
 
 fn generations(text: &str) -> Result<usize, BadValue> {
     number(text, GENERATIONS_LIMIT, "not a number of generations")
+}
+
+fn jobs(text: &str) -> Result<usize, BadValue> {
+    match text {
+        "0" => Ok(0),
+        _ => number(text, JOBS_LIMIT, "not a number of jobs"),
+    }
+}
+
+fn repeats(text: &str) -> Result<usize, BadValue> {
+    number(text, REPEATS_LIMIT, "not a number of times")
 }
 
 fn number(text: &str, limit: usize, problem: &str) -> Result<usize, BadValue> {

@@ -29,6 +29,7 @@ pub use report::{Latency, Report};
 pub use tls::Trust;
 
 use crate::address::{Place, Scheme};
+use crate::trace::Recording;
 use acked::Acked;
 use ledger::Ledger;
 use std::fmt;
@@ -127,6 +128,7 @@ pub struct Load {
     until: Until,
     acked: Option<PathBuf>,
     trust: Trust,
+    recorded_since: Option<Instant>,
 }
 
 impl Load {
@@ -143,6 +145,7 @@ impl Load {
             until: Until::Elapsed(Duration::from_secs(5)),
             acked: None,
             trust: Trust::anybody(),
+            recorded_since: None,
         }
     }
 
@@ -200,6 +203,12 @@ impl Load {
         self
     }
 
+    /// Keeps what each connection does, with times since `begun`, for [`Report::pour_into`].
+    pub fn recorded(mut self, begun: Instant) -> Load {
+        self.recorded_since = Some(begun);
+        self
+    }
+
     /// Starts the clients on threads of their own.
     ///
     /// # Errors
@@ -231,9 +240,8 @@ impl Load {
             let work = move || {
                 let _ended = EndOfThread(shared.clone());
                 let local = tokio::task::LocalSet::new();
-                runtime.block_on(
-                    local.run_until(clients_of_a_thread(load, clients, shared, acked, tls)),
-                )
+                let clients = clients_of_a_thread(load, thread, clients, shared, acked, tls);
+                runtime.block_on(local.run_until(clients))
             };
             let started = std::thread::Builder::new().name(format!("clients-{thread}")).spawn(work);
             running.threads.push(started?);
@@ -245,12 +253,14 @@ impl Load {
 /// Runs the clients of one thread to their end.
 async fn clients_of_a_thread(
     load: Load,
+    thread: usize,
     clients: Vec<usize>,
     shared: Arc<Shared>,
     acked: Option<Arc<Acked>>,
     tls: Option<Arc<rustls::ClientConfig>>,
 ) -> Ledger {
-    let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun)));
+    let recording = load.recorded_since.map(|begun| Recording::new(begun, thread));
+    let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun, recording)));
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
         let part = Part {
@@ -386,7 +396,7 @@ impl Running {
     /// # Panics
     /// When a client panicked.
     pub fn finish(mut self) -> Report {
-        let mut sum = Ledger::new(self.shared.begun);
+        let mut sum = Ledger::new(self.shared.begun, None);
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(ledger) => sum.merge(&ledger),

@@ -209,7 +209,7 @@ impl Drop for Running {
 
 /// The system knows a port nobody uses; between its answer and the server's start another program
 /// could take it, which the start then reports.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::connection::{Arrival, Stream, Wakers};
 use crate::handover::{Moved, Moving};
+use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
 use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, Lingers, PING, QUIET, QUIET_IDLE};
@@ -33,14 +34,20 @@ const FIRST_READ: usize = 2048;
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What all connections of a server have in common.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    /// How long an idle connection is still answered once it was told to go.
+    pub(crate) lingers: Lingers,
+    /// The way to the successor.
+    pub(crate) moving: Moving,
+    /// Where those that become WebSockets are known.
+    pub(crate) sockets: Arc<WebSockets>,
+}
+
 /// Serves one connection, of which `read` was read already, until it closes, moves, is upgraded or is cut.
-pub(crate) async fn serve<S, B>(
-    mut stream: Stream,
-    read: Vec<u8>,
-    service: S,
-    lingers: Lingers,
-    moving: Moving,
-) where
+pub(crate) async fn serve<S, B>(mut stream: Stream, read: Vec<u8>, service: S, terms: Terms)
+where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -55,15 +62,14 @@ pub(crate) async fn serve<S, B>(
         Poll::Ready(())
     })
     .await;
-    let own = lingers;
-    let lingers = Lingers { at_stop: silence(&stream, lingers.at_stop), ..lingers };
+    let lingers = Lingers { at_stop: silence(&stream, terms.lingers.at_stop), ..terms.lingers };
     let mut may_move = MayMove::at_first(&stream);
     let mut read = read;
     loop {
         match first_bytes(&mut stream, &mut read, lingers, may_move).await {
             First::Idle => {
                 let server = Arc::clone(stream.entry().server());
-                match moving.send(Moved { server, stream, unread: Vec::new() }) {
+                match terms.moving.send(Moved { server, stream, unread: Vec::new() }) {
                     Ok(()) => return,
                     Err(refused) => {
                         stream = refused.stream;
@@ -72,9 +78,9 @@ pub(crate) async fn serve<S, B>(
                 }
             }
             First::Http1 => {
-                return http1(Wire::new(stream, read), service, own, &moving).await;
+                return http1(Wire::new(stream, read), service, &terms).await;
             }
-            First::Http2 => return http2(Wire::new(stream, read), service).await,
+            First::Http2 => return http2(Wire::new(stream, read), service, &terms).await,
             First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
             First::Unfinished => return close(&Wire::new(stream, Vec::new()), QUIET).await,
             First::Gone => return,
@@ -245,7 +251,7 @@ enum Asked {
     Move,
 }
 
-async fn http1<S, B>(mut wire: Arc<Wire>, service: S, lingers: Lingers, moving: &Moving)
+async fn http1<S, B>(mut wire: Arc<Wire>, service: S, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -256,8 +262,9 @@ where
     let mut patience = Patience::new();
     let mut may_move = if wire.can_move() { MayMove::Yes } else { MayMove::Never };
     loop {
+        let tracking = Tracking::new(service.clone(), &wire, &terms.sockets);
         let rest =
-            http1_until_done(&wire, service.clone(), lingers, &mut patience, &mut may_move).await;
+            http1_until_done(&wire, tracking, terms.lingers, &mut patience, &mut may_move).await;
         let (asked, unused) = match rest {
             Rest::Upgraded => return,
             Rest::HalfHead => return time_out(&wire).await,
@@ -269,7 +276,7 @@ where
         }
         wire.rewind(&unused);
         if asked == Asked::Move {
-            match move_away(wire, moving) {
+            match move_away(wire, &terms.moving) {
                 None => return,
                 Some(stays) => {
                     wire = stays;
@@ -301,7 +308,7 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
 /// with a part of a head has [`HEAD`]; both count from when nothing was in hand any more.
 async fn http1_until_done<S, B>(
     wire: &Arc<Wire>,
-    service: S,
+    tracking: Tracking<S>,
     lingers: Lingers,
     patience: &mut Patience,
     may_move: &mut MayMove,
@@ -313,7 +320,6 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<BoxError>,
 {
-    let tracking = Tracking { service, wire: Arc::clone(wire) };
     let io = TokioIo::new(Io(Arc::clone(wire)));
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, tracking).with_upgrades();
@@ -377,7 +383,7 @@ enum Ended {
     Moves,
 }
 
-async fn http2<S, B>(wire: Arc<Wire>, service: S)
+async fn http2<S, B>(wire: Arc<Wire>, service: S, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -387,7 +393,7 @@ where
     B::Error: Into<BoxError>,
 {
     wire.becomes_http2();
-    let tracking = Tracking { service, wire: Arc::clone(&wire) };
+    let tracking = Tracking::new(service, &wire, &terms.sockets);
     let io = TokioIo::new(Io(Arc::clone(&wire)));
     let mut connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(io, tracking);

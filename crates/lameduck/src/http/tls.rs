@@ -146,22 +146,24 @@ impl Lifecycle {
     {
         #[cfg(feature = "tonic014")]
         let service = self.with_status(service);
-        let (tls, lingers) = (tls.clone(), self.lingers());
-        let moving = self.shared.handover.moving();
+        let (tls, terms) = (tls.clone(), self.terms());
+        let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
         self.accept(name, listener, Hold::Drain, move |stream, read| {
-            let (config, service, moving) = (tls.config(), service.clone(), moving.clone());
+            let (config, service, terms) = (tls.config(), service.clone(), terms.clone());
             drop(tokio::spawn(async move {
                 let stream = match stream.arrival() {
                     // A predecessor without TLS began it, and its client knows no other way to speak.
                     Arrival::Elsewhere => Some(stream),
                     Arrival::Open | Arrival::AtTheGate => {
-                        handshake::shake_hands(stream, config, lingers.at_stop).await
+                        handshake::shake_hands(stream, config, terms.lingers.at_stop).await
                     }
                 };
                 if let Some(stream) = stream {
-                    connection::serve(stream, read, service, lingers, moving).await;
+                    connection::serve(stream, read, service, terms).await;
                 }
             }));
-        })
+        })?;
+        drop(self.shared.runtime.spawn(seen_off));
+        Ok(())
     }
 }
