@@ -57,6 +57,10 @@ pub struct Config {
     pub linger: Duration,
     /// How long an idle TLS connection is still answered after an upgrade.
     pub upgrade_linger: Duration,
+    /// How old a connection may become before it is told to go.
+    pub max_connection_age: Option<Duration>,
+    /// How much later what is in hand on it is cut.
+    pub max_connection_age_grace: Duration,
     /// How long `GET /a` waits.
     pub slow: Duration,
     /// How many background jobs this process works on at once; zero leaves them to others.
@@ -88,6 +92,8 @@ impl Default for Config {
             lame_duck: Duration::ZERO,
             linger: Duration::from_millis(250),
             upgrade_linger: UPGRADE_LINGER,
+            max_connection_age: None,
+            max_connection_age_grace: Duration::from_secs(30),
             slow: Duration::from_secs(9),
             jobs: CONCURRENCY,
             control: None,

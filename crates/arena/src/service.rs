@@ -91,6 +91,10 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
         .probation(config.probation)
         .max_generations(config.max_generations)
         .version(&config.version);
+    let builder = match config.max_connection_age {
+        Some(age) => builder.max_connection_age(age, config.max_connection_age_grace),
+        None => builder,
+    };
     let builder = match config.grace {
         Grace::Limited(grace) => builder.grace_period(grace),
         Grace::Unlimited => builder.no_deadline(),

@@ -271,6 +271,16 @@ pub struct Serve {
           allow_hyphen_values = true, value_parser = by(duration::parse))]
     pub upgrade_linger: Duration,
 
+    /// Tells a connection to go when it is about this old, so that load finds new instances [default: never].
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_MAX_CONNECTION_AGE",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub max_connection_age: Option<Duration>,
+
+    /// Cuts what is still in hand on such a connection this much later.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_MAX_CONNECTION_AGE_GRACE", default_value = "30s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub max_connection_age_grace: Duration,
+
     /// Makes `GET /a` wait this long before it counts.
     #[arg(long, value_name = "DURATION", env = "LAMEDUCK_SLOW", default_value = "9s",
           allow_hyphen_values = true, value_parser = by(duration::parse))]
@@ -335,6 +345,8 @@ impl From<Serve> for Config {
             lame_duck: flags.lame_duck,
             linger: flags.linger,
             upgrade_linger: flags.upgrade_linger,
+            max_connection_age: flags.max_connection_age,
+            max_connection_age_grace: flags.max_connection_age_grace,
             slow: flags.slow,
             jobs: flags.jobs,
             control: flags.control,

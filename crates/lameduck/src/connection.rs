@@ -85,6 +85,19 @@ pub(crate) enum Wakers {
     EachWait,
 }
 
+/// How old a connection may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "http"),
+    expect(dead_code, reason = "only HTTP can end a connection in order")
+)]
+pub(crate) struct Age {
+    /// Then it is told to go.
+    pub(crate) most: std::time::Duration,
+    /// So much later what is still in hand on it is cut.
+    pub(crate) grace: std::time::Duration,
+}
+
 /// When the connection was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {

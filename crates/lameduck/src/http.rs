@@ -30,6 +30,7 @@ use crate::listener::Listener;
 use crate::work::Hold;
 
 pub(crate) mod admin;
+mod age;
 mod connection;
 mod farewell;
 mod frames;
@@ -131,6 +132,7 @@ impl Lifecycle {
     fn terms(&self) -> connection::Terms {
         connection::Terms {
             lingers: self.lingers(),
+            age: self.shared.settings.age,
             moving: self.shared.handover.moving(),
             sockets: WebSockets::new(self.shared.settings.close_frames.clone()),
         }

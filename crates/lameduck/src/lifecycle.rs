@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::closing::{CloseOutcome, Resources, Turn};
-use crate::connection::Stream;
+use crate::connection::{Age, Stream};
 use crate::control::{self, Message, View};
 use crate::driver::{Gates, Loop};
 use crate::error::Error;
@@ -86,6 +86,8 @@ pub(crate) struct Settings {
     pub(crate) linger: Duration,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) upgrade_linger: Duration,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) age: Option<Age>,
     pub(crate) close_frames: CloseFrames,
     pub(crate) version: String,
 }
@@ -300,20 +302,60 @@ impl Lifecycle {
         F: FnOnce(&Drain) -> T + Send + 'static,
         T: Send + 'static,
     {
+        let (end, run) = self.stubborn("blocking call", name, call);
+        drop(self.shared.runtime.spawn_blocking(run));
+        Blocking { end }
+    }
+
+    /// Runs `work` on an OS thread of its own with this name, as a named piece of work that holds the drain until it
+    /// returns. What is told of [`blocking`](Lifecycle::blocking) holds for it.
+    ///
+    /// For work that lasts: the runtime's blocking threads are shared, and bounded in number.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread; nothing has run then.
+    pub fn thread<F, T>(&self, name: &str, work: F) -> Result<Blocking<T>, Error>
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (end, run) = self.stubborn("thread", name, work);
+        // The system's name for a thread cannot hold a zero byte.
+        let thread = std::thread::Builder::new().name(name.replace('\0', " "));
+        match thread.spawn(run) {
+            Ok(_) => Ok(Blocking { end }),
+            Err(error) => Err(Error::io("start", format!("thread '{name}'"), error)),
+        }
+    }
+
+    /// Work that cannot be interrupted, entered by its name, and how it ends.
+    fn stubborn<F, T>(
+        &self,
+        kind: &'static str,
+        name: &str,
+        work: F,
+    ) -> (oneshot::Receiver<Result<T, String>>, impl FnOnce() + Send + 'static)
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let guard = self.shared.registry.begin(WorkKind::Blocking, name);
         let registry = Arc::clone(&self.shared.registry);
-        let drain = self.drain();
-        let label = name.to_owned();
-        let handle = self.shared.runtime.spawn_blocking(move || {
-            let _guard = guard;
-            let called = std::panic::AssertUnwindSafe(|| call(&drain));
-            std::panic::catch_unwind(called).map_err(|panic| {
+        let (drain, label) = (self.drain(), name.to_owned());
+        let (ended, end) = oneshot::channel();
+        let run = move || {
+            let worked = std::panic::AssertUnwindSafe(|| work(&drain));
+            let result = std::panic::catch_unwind(worked).map_err(|panic| {
                 let words = panic_words(&*panic).to_owned();
-                registry.panicked(format!("blocking call {label}: {words}"));
+                registry.panicked(format!("{kind} {label}: {words}"));
                 words
-            })
-        });
-        Blocking { handle }
+            });
+            drop(guard);
+            // Nobody need wait for it.
+            let _ = ended.send(result);
+        };
+        (end, run)
     }
 
     /// Registers a resource that is closed after all work, and gives it back.

@@ -2,6 +2,7 @@
 
 mod accept_queue;
 mod admin;
+mod age;
 mod bad_input;
 mod command;
 mod deadline;

@@ -10,11 +10,12 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower_service::Service;
 
-use crate::connection::{Arrival, Stream, Wakers};
+use crate::connection::{Age, Arrival, Stream, Wakers};
 use crate::handover::{Moved, Moving};
+use crate::http::age::Clock;
 use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
@@ -39,6 +40,8 @@ const REQUEST_TIMEOUT: &[u8] =
 pub(crate) struct Terms {
     /// How long an idle connection is still answered once it was told to go.
     pub(crate) lingers: Lingers,
+    /// How old one may become.
+    pub(crate) age: Option<Age>,
     /// The way to the successor.
     pub(crate) moving: Moving,
     /// Where those that become WebSockets are known.
@@ -78,13 +81,28 @@ where
                 }
             }
             First::Http1 => {
-                return http1(Wire::new(stream, read), service, &terms).await;
+                let (wire, clock) = (Wire::new(stream, read), Clock::start(terms.age));
+                let cut_at = clock.cut_at;
+                return before(cut_at, http1(wire, service, clock, &terms)).await;
             }
-            First::Http2 => return http2(Wire::new(stream, read), service, &terms).await,
+            First::Http2 => {
+                let (wire, clock) = (Wire::new(stream, read), Clock::start(terms.age));
+                let cut_at = clock.cut_at;
+                return before(cut_at, http2(wire, service, clock, &terms)).await;
+            }
             First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
             First::Unfinished => return close(&Wire::new(stream, Vec::new()), QUIET).await,
             First::Gone => return,
         }
+    }
+}
+
+/// Runs a connection to its end, at most until it is cut for its age.
+async fn before(cut_at: Option<Instant>, connection: impl Future<Output = ()>) {
+    match cut_at {
+        None => connection.await,
+        // What is left is dropped, and with it the connection.
+        Some(at) => drop(timeout_at(at, connection).await),
     }
 }
 
@@ -251,7 +269,7 @@ enum Asked {
     Move,
 }
 
-async fn http1<S, B>(mut wire: Arc<Wire>, service: S, terms: &Terms)
+async fn http1<S, B>(mut wire: Arc<Wire>, service: S, mut clock: Clock, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -263,8 +281,15 @@ where
     let mut may_move = if wire.can_move() { MayMove::Yes } else { MayMove::Never };
     loop {
         let tracking = Tracking::new(service.clone(), &wire, &terms.sockets);
-        let rest =
-            http1_until_done(&wire, tracking, terms.lingers, &mut patience, &mut may_move).await;
+        let rest = http1_until_done(
+            &wire,
+            tracking,
+            terms.lingers,
+            &mut patience,
+            &mut may_move,
+            &mut clock,
+        )
+        .await;
         let (asked, unused) = match rest {
             Rest::Upgraded => return,
             Rest::HalfHead => return time_out(&wire).await,
@@ -312,6 +337,7 @@ async fn http1_until_done<S, B>(
     lingers: Lingers,
     patience: &mut Patience,
     may_move: &mut MayMove,
+    clock: &mut Clock,
 ) -> Rest
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -331,7 +357,8 @@ where
                 return Poll::Ready(Ended::Hyper);
             }
             let (entry, told) = (wire.entry(), wire.entry().told());
-            let Some(linger) = may_move.linger(told, lingers) else {
+            let old = clock.is_old(cx).then(|| wire.is_to_go()).map(|()| lingers.at_stop);
+            let Some(linger) = may_move.linger(told, lingers).or(old) else {
                 return if told == Told::Move { poll_move(wire, may_move) } else { Poll::Pending };
             };
             // hyper would announce the close on the answer in hand, whatever was pipelined behind it, and would not
@@ -383,7 +410,7 @@ enum Ended {
     Moves,
 }
 
-async fn http2<S, B>(wire: Arc<Wire>, service: S, terms: &Terms)
+async fn http2<S, B>(wire: Arc<Wire>, service: S, mut clock: Clock, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -400,7 +427,8 @@ where
     let mut patience = Patience::new();
     let mut asked = Asked::No;
     poll_fn(|cx| {
-        if asked == Asked::No && wire.entry().told() >= Told::Move {
+        let goes = wire.entry().told() >= Told::Move || clock.is_old(cx);
+        if asked == Asked::No && goes {
             asked = Asked::Finish;
             wire.expect_ping_acknowledged();
             Pin::new(&mut connection).graceful_shutdown();

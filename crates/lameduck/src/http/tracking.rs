@@ -122,9 +122,9 @@ impl Begun {
             Kind::Http1 | Kind::Http10 | Kind::Connect => {
                 let told = self.entry().told();
                 let stops = match told {
-                    Told::Serve => false,
+                    Told::Serve => self.wire.goes(),
                     // A connection that moves is kept alive: its next answer comes from the successor.
-                    Told::Move => !self.wire.can_move(),
+                    Told::Move => !self.wire.can_move() || self.wire.goes(),
                     Told::MarkAnswers | Told::Finish | Told::Force => true,
                 };
                 if stops && !self.wire.has_more(cx) {

@@ -52,11 +52,21 @@ struct State {
     written: Written,
     gather: Gather,
     pipelined: u32,
+    goes: Goes,
     close: Close,
     /// Looked for in what an HTTP/2 client sends once it was told to go.
     ping: Option<PingAck>,
     /// Once the connection has become one.
     websocket: Option<Box<WebSocket>>,
+}
+
+/// When the connection is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// When all are told to.
+    WithOthers,
+    /// It is old.
+    Now,
 }
 
 /// How the connection is to end.
@@ -255,6 +265,7 @@ impl Wire {
             written: Written::All,
             gather: Gather::Never,
             pipelined: 0,
+            goes: Goes::WithOthers,
             close: Close::InOrder,
             ping: None,
             websocket: None,
@@ -312,6 +323,15 @@ impl Wire {
 
     pub(crate) fn announce_close(&self) {
         self.lock().answers = Answers::CloseAnnounced;
+    }
+
+    /// The next answer is to announce the close, whatever connections are told.
+    pub(crate) fn is_to_go(&self) {
+        self.lock().goes = Goes::Now;
+    }
+
+    pub(crate) fn goes(&self) -> bool {
+        self.lock().goes == Goes::Now
     }
 
     pub(crate) fn answers(&self) -> Answers {

@@ -15,6 +15,7 @@ use super::{
     Settings, Shared, UPGRADE_LINGER, fits,
 };
 use crate::closing::Resources;
+use crate::connection::Age;
 use crate::control::{self, Hands, Scope, View};
 use crate::driver::{Driver, Gates};
 use crate::error::{Error, USE_CONTROL};
@@ -47,6 +48,7 @@ pub struct Builder {
     lame_duck: Duration,
     linger: Duration,
     upgrade_linger: Duration,
+    age: Option<Age>,
     close_frames: CloseFrames,
     settle: Duration,
     signals: Option<Signals>,
@@ -77,6 +79,7 @@ impl Builder {
             lame_duck: Duration::ZERO,
             linger: LINGER,
             upgrade_linger: UPGRADE_LINGER,
+            age: None,
             close_frames: CloseFrames::new(),
             settle: SETTLE,
             signals: Some(Signals::default()),
@@ -135,6 +138,17 @@ impl Builder {
     /// How WebSockets are closed; see [`websocket`](crate::websocket).
     pub fn close_frames(mut self, closes: CloseFrames) -> Builder {
         self.close_frames = closes;
+        self
+    }
+
+    /// How old an HTTP connection may become; by default as old as it likes.
+    ///
+    /// When it is `most` old (ten per cent more or less, so that connections of one moment do not all reconnect in
+    /// another) it is told to go: over HTTP/1.1 the next answer says `Connection: close`, an idle one is closed after the
+    /// [linger](Builder::linger), over HTTP/2 it gets its two GOAWAYs. What is still in hand `grace` later is cut. So load
+    /// finds new instances behind a balancer that spreads connections and not requests. Upgraded connections are left alone.
+    pub fn max_connection_age(mut self, most: Duration, grace: Duration) -> Builder {
+        self.age = Some(Age { most, grace });
         self
     }
 
@@ -336,6 +350,7 @@ impl Builder {
             generation,
             linger: self.linger,
             upgrade_linger: self.upgrade_linger,
+            age: self.age,
             close_frames: self.close_frames,
             version: self.version,
         }
