@@ -89,6 +89,7 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
         .upgrade_linger(config.upgrade_linger)
         .log_format(config.log)
         .probation(config.probation)
+        .takeover_timeout(config.takeover_timeout)
         .max_generations(config.max_generations)
         .version(&config.version);
     let builder = match config.max_connection_age {
