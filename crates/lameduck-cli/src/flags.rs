@@ -81,7 +81,7 @@ pub enum Command {
     /// Tells what each generation of a running service is doing.
     Status(Status),
     /// Tests whether a server, in any language, stops and is upgraded without losing requests.
-    Verify(Verify),
+    Verify(Box<Verify>),
 }
 
 /// Where a running service is asked.

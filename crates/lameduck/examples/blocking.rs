@@ -26,9 +26,9 @@ async fn main() -> Result<Exit, Error> {
     let stubborn = std::env::args().any(|argument| argument == "stubborn");
 
     // On a thread of the runtime's, for work that ends soon.
-    let thumbnails = life.blocking("thumbnails", |work| count_until_asked(work));
+    let thumbnails = life.blocking("thumbnails", count_until_asked);
     // On a thread of its own, for work that lasts.
-    let index = life.thread("index", |work| count_until_asked(work))?;
+    let index = life.thread("index", count_until_asked)?;
     if stubborn {
         drop(life.blocking("a call into C", |_| std::thread::sleep(FOR_EVER)));
         drop(life.thread("a driver", |_| std::thread::sleep(FOR_EVER))?);
