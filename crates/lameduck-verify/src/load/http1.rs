@@ -37,6 +37,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         match end {
             End::Answered => {
                 part.ledger.borrow_mut().answered(begun.elapsed());
+                part.shared.answer();
                 if let Some(acked) = &acked {
                     acked.record(requests.id());
                 }

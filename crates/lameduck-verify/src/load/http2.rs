@@ -127,6 +127,7 @@ impl Streams {
             match result {
                 Ok(()) => {
                     self.part.ledger.borrow_mut().answered(begun.elapsed());
+                    self.part.shared.answer();
                     self.answers += 1;
                     if !had_answer[place].replace(true) {
                         self.part.shared.first_answer();

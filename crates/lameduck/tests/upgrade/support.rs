@@ -19,6 +19,17 @@ pub const BOUND: Duration = Duration::from_secs(30);
 /// Between two looks at what has no way to wait: `/proc`, and names in a directory.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How often a test repeats what it repeats: `few` times, or as often as the environment asks for.
+pub fn times(few: u32) -> u32 {
+    let Ok(asked) = std::env::var("LAMEDUCK_UPGRADES") else { return few };
+    asked.parse().unwrap_or_else(|_| panic!("LAMEDUCK_UPGRADES={asked}: not a number of upgrades"))
+}
+
+/// Moments that are spread evenly over a time, in no order and as many as wanted: the golden section.
+pub fn moments(within: Duration) -> impl Iterator<Item = Duration> {
+    (0..).map(move |number| within.mul_f64(f64::from(number) * 0.618_034 % 1.0))
+}
+
 /// An address that was free a moment ago, and whose port no client of a load that runs beside can get: those come from
 /// the first loopback address.
 pub fn free_address() -> SocketAddr {
@@ -198,6 +209,17 @@ impl Service {
         self.connect().get(path)
     }
 
+    /// One answer on a connection of its own, or none because the service is going away.
+    pub fn try_get(&self, path: &str) -> Option<String> {
+        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(answer)
+    }
+
     /// Every process of the service, zombies too, by number.
     pub fn processes(&self) -> Vec<u32> {
         let mut found = group(self.target.pid());
@@ -332,5 +354,40 @@ impl Conversation {
     pub fn get(&mut self, path: &str) -> String {
         self.ask(path);
         self.answer()
+    }
+
+    /// Begins a request and its answer that go on together.
+    pub fn begin_echo(&mut self) {
+        self.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+        self.send(b"5\r\nbegun\r\n");
+        let status = self.line();
+        assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+        while !self.line().is_empty() {}
+        assert_eq!(self.chunk(), "begun");
+    }
+
+    /// One more piece there and back.
+    pub fn echo(&mut self, piece: &str) -> String {
+        self.send(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes());
+        self.chunk()
+    }
+
+    pub fn end_echo(&mut self) {
+        self.send(b"0\r\n\r\n");
+        assert_eq!(self.chunk(), "");
+    }
+
+    fn chunk(&mut self) -> String {
+        let length = usize::from_str_radix(&self.line(), 16).unwrap();
+        let mut piece = vec![0; length];
+        self.stream.read_exact(&mut piece).unwrap();
+        assert_eq!(self.line(), "");
+        String::from_utf8(piece).unwrap()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
     }
 }
