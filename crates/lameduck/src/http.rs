@@ -35,6 +35,7 @@ mod farewell;
 mod frames;
 mod framing;
 mod ping;
+pub mod streams;
 mod tracking;
 mod websocket;
 mod wire;

@@ -44,6 +44,7 @@
 //! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
 //! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`http::streams`](http/streams/index.html) | event streams and others that last end at a boundary |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
 //! | [`websocket`] | WebSockets: close frames at a stop, names, and those that move |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
@@ -52,6 +53,7 @@
 //! | [`exit`] | the exit codes, in one place |
 //! | [`upgrade`], [`handover`] | the live upgrade: a successor takes over, connections included ([`Builder::control`]) |
 //! | [`shared`], [`states`] | what moves with it: counters both versions write, and states |
+//! | [`jobs`] | a worker on any queue that gives back what it could not finish |
 //! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
 //! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
 //! | [`notify`] | what a service manager is told |
@@ -90,6 +92,16 @@
 //! | [`websocket::MESSAGE_END`] | 1 s | the end of a message in fragments, before a close frame goes between them |
 //! | [`websocket::LAST_CALL`] | 1 s | from the close frames to the cut, for handlers that close themselves |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
+//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
+//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
+//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
+//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
+//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
+//! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
+//! | [`jobs::GIVE_BACK`] | 500 ms | how long before the cut they are dropped and given back |
+//! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
+//! | [`jobs::BACK_OFF`] | 100 ms | the first pause after a claim that failed |
+//! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
@@ -165,6 +177,7 @@ pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
 mod inherit;
+pub mod jobs;
 mod json;
 pub mod lifecycle;
 pub mod listener;
