@@ -278,17 +278,31 @@ pub fn wait(mut condition: impl FnMut() -> bool, tell: impl Fn() -> String) {
     }
 }
 
-/// The processes of a process group.
+/// The processes of a process group. One that has ended counts while another of the group should wait for it: an orphan
+/// that has ended is the system's to collect, which may take it seconds.
 fn group(wanted: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Behind the name in parentheses: state, parent, group.
-        let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
-        group.and_then(|group| group.parse().ok()) == Some(wanted)
-    })
-    .collect()
+    let members =
+        pids.filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, it)| it.group == wanted);
+    let in_group = |pid| stat(pid).is_some_and(|it| it.group == wanted);
+    let counts = |it: &Stat| it.state != "Z" || in_group(it.parent);
+    members.filter(|(_, it)| counts(it)).map(|(pid, _)| pid).collect()
+}
+
+struct Stat {
+    state: String,
+    parent: u32,
+    group: u32,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name in parentheses: state, parent, group.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.to_owned();
+    let mut number = || fields.next()?.parse().ok();
+    Some(Stat { state, parent: number()?, group: number()? })
 }
 
 /// The generation and the process that gave an answer.
