@@ -20,9 +20,7 @@ fn a_successor_that_dies_on_probation_gives_the_service_back() {
         service.target.signal(Signal::HUP).unwrap();
         service.target.wait_stderr(told, BOUND).unwrap();
         assert_eq!(who(&service.get("/")), (1, first), "after {after} ms");
-        // The name leads to the first again once that serves.
-        let active = || ask(&service.control(), Verb::Status, &[]).is_ok();
-        wait(active, || service.target.stderr());
+        service.wait_named();
         wait(|| service.processes() == [first], || format!("{:?}", service.processes()));
         // As if nothing had been: the next one succeeds, with a number of its own.
         service.wish("");
@@ -50,9 +48,7 @@ fn a_successor_killed_under_load_costs_no_more_than_it_had_in_hand() {
         std::thread::sleep(moment);
         service.signal(pid, Signal::KILL);
         wait_gone(pid);
-        // The name leads to the first again once that serves.
-        let active = || ask(&service.control(), Verb::Status, &[]).is_ok();
-        wait(active, || service.target.stderr());
+        service.wait_named();
         assert_eq!(who(&service.get("/")).0, 1);
     }
     running.stop();
@@ -106,6 +102,7 @@ fn a_predecessor_that_dies_before_the_commit_is_succeeded_all_the_same() {
     // It waits in the queue of the socket that the successor holds.
     let (generation, pid) = who(&service.get("/"));
     assert_eq!(generation, 2);
+    service.wait_named();
     assert_eq!(service.status()["active"], 2);
     service.wait_processes(&[pid]);
     service.wish("");
@@ -124,6 +121,7 @@ fn a_death_while_the_next_one_starts_leaves_one_generation() {
     service.signal(second, Signal::KILL);
     let answer = service.get("/");
     assert_eq!(who(&answer).0, 3, "{answer}");
+    service.wait_named();
     service.wait_processes(&[who(&answer).1]);
     service.stop();
 }
@@ -205,6 +203,7 @@ fn a_predecessor_killed_at_any_moment_leaves_one_that_serves_or_nobody() {
         if service.processes() == [successor] && service.try_get("/").is_some() {
             succeeded += 1;
             assert_eq!(who(&service.get("/")).1, successor);
+            service.wait_named();
             assert_eq!(service.status()["generations"].as_array().unwrap().len(), 1);
             service.stop();
         } else {

@@ -159,6 +159,11 @@ impl Service {
         command(program, self.directory.path(), self.address)
     }
 
+    /// Waits until the control name leads to whoever serves: after a death that may be a moment after it answers.
+    pub fn wait_named(&self) {
+        wait(|| ask(&self.control(), Verb::Status, &[]).is_ok(), || self.target.stderr());
+    }
+
     pub fn ask(&self, verb: Verb) -> Answer {
         ask(&self.control(), verb, &[]).unwrap()
     }
