@@ -87,10 +87,6 @@ pub(crate) enum Wakers {
 
 /// How old a connection may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "http"),
-    expect(dead_code, reason = "only HTTP can end a connection in order")
-)]
 pub(crate) struct Age {
     /// Then it is told to go.
     pub(crate) most: std::time::Duration,

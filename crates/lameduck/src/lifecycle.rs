@@ -88,6 +88,7 @@ pub(crate) struct Settings {
     pub(crate) upgrade_linger: Duration,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) age: Option<Age>,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) close_frames: CloseFrames,
     pub(crate) version: String,
 }
