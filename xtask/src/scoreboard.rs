@@ -39,7 +39,13 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
-    shell::run(&mut shell::cargo(&["build", "--release", "--workspace", "--bins"]))?;
+    shell::run(&mut shell::cargo(&[
+        "build",
+        "--release",
+        "--workspace",
+        "--bins",
+        "--all-features",
+    ]))?;
     let programs = shell::target_directory()?.join("release");
     let adapters = adapters(options)?;
     let mut rows = Vec::new();
