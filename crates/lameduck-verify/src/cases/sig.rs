@@ -24,10 +24,9 @@ const LAG: Duration = Duration::from_millis(250);
 const FORCED_EXIT: Duration = Duration::from_secs(1);
 /// A drain that lasts this long is running.
 const DRAINING: Duration = Duration::from_millis(150);
-/// Signals sent at once.
+/// Signals of a storm.
 const STORM: usize = 100;
-
-/// Between two of them: all are sent within about 100 ms.
+/// Between two of them.
 const STORM_PAUSE: Duration = Duration::from_millis(1);
 /// When a stop comes during the start.
 const EARLY: [u64; 4] = [0, 5, 20, 50];
@@ -354,9 +353,11 @@ fn signal_storm(stage: &mut Stage<'_>) -> Outcome {
     let told = stage.stop()?;
     let signal = stage.adapter.stop.signal;
     for _ in 1..STORM {
-        // The kernel keeps one signal of a kind pending: without pauses a hundred may arrive as one.
-        std::thread::sleep(STORM_PAUSE);
-        // It may be gone before the last.
+        // Not at once: the kernel keeps one pending signal of a kind, and a hundred would be one.
+        if stage.wait_gone(STORM_PAUSE).is_some() {
+            break;
+        }
+        // It may be gone by now.
         let _ = stage.service().signal(signal);
     }
     stage.note(format!("{STORM} signals"));
