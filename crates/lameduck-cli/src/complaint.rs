@@ -59,7 +59,8 @@ impl Complaint {
         Self { code: lameduck::exit::FAILED, message: message.into(), hint: hint.into() }
     }
 
-    fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// Something that cannot be used as it was given.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code: lameduck::exit::USAGE, message: message.into(), hint: hint.into() }
     }
 

@@ -19,6 +19,8 @@ use crate::duration;
 const THREADS_LIMIT: usize = 1024;
 /// More generations than this at once are a typing mistake: each is a whole process.
 const GENERATIONS_LIMIT: usize = 64;
+/// More repetitions of a case than this are a typing mistake.
+const REPEATS_LIMIT: usize = 10_000;
 
 /// The codes of a service's end; `stop` ends with the one of the service it stopped.
 fn codes_of_a_stop() -> String {
@@ -76,6 +78,8 @@ pub enum Command {
     Stop(Stop),
     /// Tells what each generation of a running service is doing.
     Status(Status),
+    /// Tests whether a server, in any language, stops and is upgraded without losing requests.
+    Verify(Verify),
 }
 
 /// Where a running service is asked.
@@ -130,6 +134,73 @@ pub struct Status {
     /// Prints it again each second, until the service is gone.
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after_verify())]
+pub struct Verify {
+    /// Describes the server: a TOML file, or the name of an adapter that ships with the suite.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub adapter: Option<String>,
+
+    /// Tests something that runs already, at this address.
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub url: Option<String>,
+
+    /// Stops, restarts or upgrades what --url names: a command for the shell.
+    #[arg(long, value_name = "CMD", requires = "url")]
+    pub action: Option<String>,
+
+    /// Asks for this path, which has to answer 2xx [default: /, or the adapter's].
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+
+    /// Runs this case; repeat it for several.
+    #[arg(long, value_name = "CASE", value_delimiter = ',')]
+    pub case: Vec<String>,
+
+    /// Runs the cases of this group; repeat it for several.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    pub group: Vec<String>,
+
+    /// Counts a SHOULD that is not met as a failure.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Runs each case this many times.
+    #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true, value_parser = by(repeats))]
+    pub repeat: usize,
+
+    /// Makes the same random choices again.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+
+    /// Lists the cases.
+    #[arg(long)]
+    pub list: bool,
+
+    /// Explains a case: set-up, action, criterion, why, source.
+    #[arg(long, value_name = "CASE")]
+    pub explain: Option<String>,
+
+    /// Writes the report as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// The command that starts the server in the foreground, with {port} or {address} where it belongs.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// What `verify --help` tells after the flags.
+fn after_verify() -> String {
+    codes(&[
+        ("0".to_owned(), "no MUST failed, and every case was judged"),
+        ("1".to_owned(), "a MUST was not met (with --strict: or a SHOULD)"),
+        ("2".to_owned(), "nothing was tested: usage, the adapter, or the target cannot be started"),
+        ("3".to_owned(), "nothing failed, but a case was inconclusive"),
+        ("128+n".to_owned(), "interrupted by signal n; the target was killed"),
+    ])
 }
 
 #[derive(Debug, Args)]
@@ -301,6 +372,10 @@ fn threads(text: &str) -> Result<usize, BadValue> {
 
 fn generations(text: &str) -> Result<usize, BadValue> {
     number(text, GENERATIONS_LIMIT, "not a number of generations")
+}
+
+fn repeats(text: &str) -> Result<usize, BadValue> {
+    number(text, REPEATS_LIMIT, "not a number of times")
 }
 
 fn number(text: &str, limit: usize, problem: &str) -> Result<usize, BadValue> {

@@ -9,6 +9,7 @@ mod flags;
 mod operate;
 mod serve;
 mod status;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
             Command::Rollback(flags) => operate::rollback(&flags),
             Command::Stop(flags) => operate::stop(&flags),
             Command::Status(flags) => status::run(&flags),
+            Command::Verify(flags) => verify::run(flags),
         },
         Err(Early::Answer(answer)) => {
             // A closed pipe (`| head`) has read what it wanted.

@@ -30,19 +30,31 @@
 //! |---|---|
 //! | [`fate`] | what became of a request, and the count of each fate |
 //! | [`answer`] | reads HTTP/1.1 answers from bytes; no sockets, no clock |
-//! | [`load`] | closed-loop clients over HTTP/1.1 and HTTP/2 |
+//! | [`load`] | closed-loop clients over HTTP/1.1 and HTTP/2; [`load::open`] an open loop over HTTP/1.1 |
 //! | [`target`] | a server process: started, signalled, waited for, and surely gone afterwards |
 //! | [`probe`] | connections in delicate states, and what came of each, byte by byte |
+//! | [`adapter`] | how a server is started, stopped, upgraded and asked |
+//! | [`case`], [`cases`] | what a case is; the cases, group by group |
+//! | [`stage`] | what a case is given: a fresh server, the means to act and to look |
+//! | [`run`] | the suite: chosen cases against a target, and the report |
+//! | [`interrupt`] | leaving when told to, with nothing left behind |
+//! | [`interrupt`] | leaving when told to, with nothing left behind |
 //! | [`verdict`] | what a case found, and a whole run: what every report is made from |
 //! | [`trace`] | what happened when, for the timeline |
 //!
 //! It runs on Linux: it reads `/proc` and waits on process descriptors.
 
+pub mod adapter;
 pub mod address;
 pub mod answer;
+pub mod case;
+pub mod cases;
 pub mod fate;
+pub mod interrupt;
 pub mod load;
 pub mod probe;
+pub mod run;
+pub mod stage;
 pub mod target;
 pub mod trace;
 pub mod verdict;

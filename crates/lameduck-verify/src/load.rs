@@ -6,6 +6,9 @@
 //! - A request that could not connect, whose kept connection failed before a byte was written, or whose
 //!   stream a GOAWAY excluded, was not sent.
 //!
+//! A closed loop waits with its next request until it has an answer, so it does not see how long others would have
+//! waited: [`open`] is the load whose times of sending are fixed beforehand.
+//!
 //! Each client is one task with one connection. The tasks are spread over a few threads with a runtime each,
 //! so that a request never crosses a thread.
 //!
@@ -15,8 +18,10 @@ mod acked;
 mod http1;
 mod http2;
 mod ledger;
+pub mod open;
 mod reach;
 mod report;
+mod requests;
 mod stream;
 
 pub use report::{Latency, Report};

@@ -21,10 +21,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod history;
 pub mod http1;
 pub mod http2;
 mod watch;
 
+pub use history::Exchange;
 pub use watch::{Until, watch};
 
 use crate::address::Address;
@@ -51,9 +53,14 @@ pub const KEPT_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Wire {
     socket: Socket,
-    /// One for each request written in full; says whether the wire had been answered before.
-    requests: Vec<Use>,
+    opened: Instant,
+    /// One for each request written in full; says whether the wire had been answered before, and when it was written.
+    requests: Vec<(Use, Instant)>,
     heads: Vec<Head>,
+    /// When the first and the last byte of each whole answer came.
+    times: Vec<(Instant, Instant)>,
+    /// When the first byte of the answer that is being read came.
+    begun: Option<Instant>,
     current: Answer,
     malformed: Option<&'static str>,
     received: Vec<u8>,
@@ -103,6 +110,7 @@ impl Wire {
         address: &Address,
         prepare: impl FnOnce(&Socket) -> io::Result<()>,
     ) -> io::Result<Wire> {
+        let opened = Instant::now();
         let connected = match address {
             Address::Tcp(address) => Socket::new(Domain::for_address(*address), Type::STREAM, None)
                 .and_then(|socket| {
@@ -128,8 +136,11 @@ impl Wire {
         })?;
         Ok(Wire {
             socket,
+            opened,
             requests: Vec::new(),
             heads: Vec::new(),
+            times: Vec::new(),
+            begun: None,
             current: Answer::default(),
             malformed: None,
             received: Vec::new(),
@@ -156,7 +167,7 @@ impl Wire {
     /// As [`request`](Wire::request), with bytes that end `count` requests.
     pub fn requests_in_one_write(&mut self, bytes: &[u8], count: usize) {
         let first = if self.heads.is_empty() { Use::Fresh } else { Use::Reused };
-        self.requests.extend(std::iter::repeat_n(first, count));
+        self.requests.extend(std::iter::repeat_n((first, Instant::now()), count));
         if let Err(error) = self.socket.write_all(bytes) {
             self.note_write_error(&error);
         }
@@ -220,7 +231,7 @@ impl Wire {
     /// What became of each request on this wire, in their order.
     pub fn fates(&self) -> Vec<Fate> {
         let each = self.requests.iter().enumerate();
-        each.map(|(place, used)| self.fate(place, *used)).collect()
+        each.map(|(place, (used, _))| self.fate(place, *used)).collect()
     }
 
     fn fate(&self, place: usize, used: Use) -> Fate {
@@ -276,6 +287,7 @@ impl Wire {
         let mut rest = bytes;
         // On a wire without HTTP/1.1 requests (HTTP/2, silent) there is nothing to be read as an answer.
         while !rest.is_empty() && self.malformed.is_none() && !self.requests.is_empty() {
+            self.begun.get_or_insert(now);
             match self.current.feed(rest) {
                 Ok(used) => rest = &rest[used..],
                 Err(malformed) => self.malformed = Some(malformed.0),
@@ -287,7 +299,11 @@ impl Wire {
     }
 
     fn complete(&mut self) {
-        self.heads.extend(self.current.head());
+        if let Some(head) = self.current.head() {
+            let last = Instant::now();
+            self.heads.push(head);
+            self.times.push((self.begun.take().unwrap_or(last), last));
+        }
         self.current.clear();
     }
 

@@ -2,8 +2,8 @@
 //!
 //! **Invariants**
 //!
-//! 1. No process is left behind: dropping a [`Target`] kills its process group and every descendant. When
-//!    the tester itself is killed, a guardian process does it.
+//! 1. No process is left behind: dropping a [`Target`] kills its process group, every descendant, and every process that
+//!    inherited its mark ([`MARK`]), wherever it is. When the tester itself is killed, a guardian process does it.
 //! 2. The server never blocks on its output: both streams are read to their end, whatever a test does.
 //! 3. Every wait has a limit, and its failure shows what the server wrote.
 //!
@@ -12,6 +12,9 @@
 mod capture;
 mod guardian;
 pub mod proc;
+
+pub use guardian::abandon;
+pub(crate) use guardian::is_leaving;
 
 use crate::address::Address;
 use capture::Capture;
@@ -49,6 +52,13 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// Between two looks at `/proc`, which has no way to wait.
 const PROC_PAUSE: Duration = Duration::from_millis(1);
 
+/// The environment variable that each process of a server inherits, so that those which left its process group and lost
+/// their parent (an upgraded generation, a daemon) are found as well.
+pub const MARK: &str = "LAMEDUCK_VERIFY_TARGET";
+
+/// So often processes are looked for and killed: one that is just forking is met the next time.
+const KILL_ROUNDS: usize = 20;
+
 /// How a server shows that it serves.
 #[derive(Clone, Debug)]
 pub enum Ready {
@@ -81,6 +91,7 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Target {
     name: String,
+    mark: String,
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
@@ -130,7 +141,7 @@ impl Target {
 
     /// Stops (SIGSTOP) the server and its descendants, and returns once none of their threads runs.
     pub fn freeze(&mut self) -> Result<(), TargetError> {
-        let processes = self.tree();
+        let processes = self.family();
         self.signal_all(&processes, Signal::STOP)?;
         let is_frozen = || processes.iter().all(|pid| proc::is_stopped(*pid));
         if within(STOP_LIMIT, is_frozen) {
@@ -141,7 +152,7 @@ impl Target {
 
     /// Lets the server and its descendants go on (SIGCONT).
     pub fn thaw(&mut self) -> Result<(), TargetError> {
-        let processes = self.tree();
+        let processes = self.family();
         self.signal_all(&processes, Signal::CONT)
     }
 
@@ -214,6 +225,17 @@ impl Target {
         processes
     }
 
+    /// Every process of the server that lives: its tree, its process group, and whoever inherited its [`MARK`].
+    pub fn family(&self) -> Vec<u32> {
+        let mut found = self.tree();
+        found.extend(proc::marked(&self.mark, self.pid()));
+        found.sort_unstable();
+        found.dedup();
+        // A zombie has ended; only its parent has not looked yet. Process 0 is nobody's.
+        found.retain(|pid| proc::is_alive(*pid));
+        found
+    }
+
     fn whole(&self, stream: &Capture, name: &str, limit: Duration) -> Result<String, TargetError> {
         match stream.wait_closed(limit) {
             true => Ok(stream.text()),
@@ -258,6 +280,7 @@ impl Target {
         for pid in descendants.into_iter().filter_map(as_pid) {
             let _ = kill_process(pid, Signal::KILL);
         }
+        guardian::kill_marked(&self.mark, self.pid());
     }
 
     fn wait_ready(&mut self, ready: &Ready, limit: Duration) -> Result<(), TargetError> {
@@ -323,6 +346,18 @@ impl Start {
         self
     }
 
+    /// Where its standard output goes instead of to the tester.
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Start {
+        self.command.stdout(to);
+        self
+    }
+
+    /// Where its standard error goes instead of to the tester.
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Start {
+        self.command.stderr(to);
+        self
+    }
+
     /// The user and group that the server runs as. Needs the privilege to change them.
     pub fn user(mut self, user: u32, group: u32) -> Start {
         self.command.uid(user).gid(group);
@@ -348,11 +383,13 @@ impl Start {
     pub fn start(mut self) -> Result<Target, TargetError> {
         let name = self.command.get_program().to_string_lossy().into_owned();
         let failed = |error: &dyn fmt::Display| TargetError(format!("start {name}: {error}"));
+        let mark = guardian::new_mark();
+        self.command.env(MARK, &mark);
         let mut child = self.command.spawn().map_err(|error| failed(&error))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let pid = Pid::from_child(&child);
         let opened = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
-        let guarded = opened.and_then(|pidfd| Ok((pidfd, Guardian::of(child.id())?)));
+        let guarded = opened.and_then(|pidfd| Ok((pidfd, Guardian::of(child.id(), &mark)?)));
         let (pidfd, guardian) = guarded.map_err(|error| {
             // Not guarded yet, so it is ended here; the first error is the one that matters.
             let _ = child.kill().and_then(|()| child.wait());
@@ -360,6 +397,7 @@ impl Start {
         })?;
         let mut target = Target {
             name: name.clone(),
+            mark,
             stdout: Capture::of(stdout),
             stderr: Capture::of(stderr),
             child,

@@ -92,3 +92,23 @@ fn a_file_of_ids_that_cannot_be_opened_is_named() {
     assert_eq!(exit.code, Some(1));
     assert!(stderr.contains("/nonexistent/acked"), "{stderr}");
 }
+
+#[test]
+fn a_rate_makes_it_an_open_loop() {
+    let server = Server::start(serve_well);
+    let open = ["--rate", "200", "--duration", "500ms"];
+    let (exit, stdout, stderr) = run(command(&server.place("/").to_string()).args(open));
+    assert_eq!((exit.code, stderr.trim()), (Some(0), "started"));
+    let report = json(&stdout);
+    assert_eq!((&report["answered"], &report["lost_total"]), (&100.into(), &0.into()), "{report}");
+    assert!(report["lag_us"]["max"].as_u64().unwrap() > 0, "{report}");
+    for wrong in [vec!["--rate", "-1"], vec!["--rate", "5", "--until-gone"]] {
+        let (exit, _, _) = run(command(&server.place("/").to_string()).args(wrong));
+        assert_eq!(exit.code, Some(2));
+    }
+    let signalled = command(&server.place("/").to_string()).args(["--rate", "100"]);
+    let load = signalled.args(["--duration", "10m"]).ready(Ready::Stderr("started".into()));
+    let mut load = load.start().unwrap();
+    load.signal(Signal::TERM).unwrap();
+    assert!(load.wait(SOON).unwrap().code.is_some_and(|code| code < 2));
+}

@@ -18,3 +18,4 @@ mod service;
 mod signals;
 mod under_load;
 mod upgrade;
+mod verify;

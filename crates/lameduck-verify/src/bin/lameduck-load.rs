@@ -1,8 +1,9 @@
-//! Careful closed-loop clients on the command line. Says on stderr when the load flows, and at the end on
+//! Careful clients on the command line, closed-loop or (`--rate`) open-loop. Says on stderr when the load flows, and at the end on
 //! stdout what became of every request.
 
 use clap::{Parser, ValueEnum};
 use lameduck_verify::address::Place;
+use lameduck_verify::load::open::Open;
 use lameduck_verify::load::{Load, Mode, Report, Running, Until};
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,7 +25,9 @@ const DURATION: Duration = Duration::from_secs(5);
 /// The bound of `--until-gone` when nothing is said.
 const GONE_AT_MOST: Duration = Duration::from_secs(120);
 
-/// Careful closed-loop clients: they never retry, and they look for a close before they reuse a connection.
+/// Careful clients: they never retry, and they look for a close before they reuse a connection.
+///
+/// Each client waits for its answer before its next request, unless --rate fixes the times of the requests.
 ///
 /// Prints `started` on stderr once every client has had its first answer. SIGTERM or SIGINT ends the run in
 /// order. Exit codes: 0 nothing was lost, 1 could not run, 2 usage, 4 something was lost.
@@ -58,6 +61,9 @@ struct Flags {
     /// Append the id of each acknowledged POST to this file, one a line (post only)
     #[arg(long)]
     acked: Option<PathBuf>,
+    /// Requests a second, sent at even distances whatever the server does; latencies count from the intended times
+    #[arg(long, conflicts_with_all = ["pause", "until_gone", "threads", "acked", "streams"])]
+    rate: Option<f64>,
     /// One JSON object on stdout instead of text
     #[arg(long)]
     json: bool,
@@ -75,8 +81,22 @@ enum ModeFlag {
     H2,
 }
 
+impl ModeFlag {
+    fn mode(self, streams: usize) -> Mode {
+        match self {
+            ModeFlag::KeepAlive => Mode::KeepAlive,
+            ModeFlag::NewConnection => Mode::NewConnection,
+            ModeFlag::Post => Mode::Post,
+            ModeFlag::H2 => Mode::Http2 { streams },
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if let Some(rate) = flags.rate {
+        return open_loop(&flags, rate);
+    }
     let load = match load(&flags) {
         Ok(load) => load,
         Err(reason) => return complain(USAGE, &reason),
@@ -87,44 +107,77 @@ fn main() -> ExitCode {
     }
 }
 
+fn open_loop(flags: &Flags, rate: f64) -> ExitCode {
+    let place: Place = match flags.target.parse() {
+        Ok(place) => place,
+        Err(error) => return complain(USAGE, &format!("{error}")),
+    };
+    let load = Open::new(place, flags.mode.mode(flags.streams), rate)
+        .connections(flags.connections)
+        .lasting(flags.duration.unwrap_or(DURATION));
+    let ended = load.start().and_then(|running| {
+        let stop = running.stopper();
+        until_ended(stop, move || {
+            // Every connection is made, and a signal is heard from here on.
+            let _ = writeln!(std::io::stderr(), "started");
+            running.finish()
+        })?
+    });
+    match ended {
+        Ok(report) => {
+            let text = if flags.json { report.to_json().to_string() } else { report.to_string() };
+            say(&text, report.lost(), report.tally().answered())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            complain(USAGE, &error.to_string())
+        }
+        Err(error) => complain(FAILED, &error.to_string()),
+    }
+}
+
 fn load(flags: &Flags) -> Result<Load, String> {
     let place: Place = flags.target.parse().map_err(|error| format!("{error}"))?;
     if flags.acked.is_some() && flags.mode != ModeFlag::Post {
         return Err("--acked needs --mode post: no other request carries an id".to_owned());
     }
-    let mode = match flags.mode {
-        ModeFlag::KeepAlive => Mode::KeepAlive,
-        ModeFlag::NewConnection => Mode::NewConnection,
-        ModeFlag::Post => Mode::Post,
-        ModeFlag::H2 => Mode::Http2 { streams: flags.streams },
-    };
     let until = match flags.until_gone {
         true => Until::Gone { at_most: flags.duration.unwrap_or(GONE_AT_MOST) },
         false => Until::Elapsed(flags.duration.unwrap_or(DURATION)),
     };
-    let load =
-        Load::new(place, mode).connections(flags.connections).pause(flags.pause).until(until);
+    let load = Load::new(place, flags.mode.mode(flags.streams))
+        .connections(flags.connections)
+        .pause(flags.pause)
+        .until(until);
     let load = flags.threads.into_iter().fold(load, Load::threads);
     Ok(flags.acked.iter().fold(load, |load, path| load.acked(path)))
 }
 
-/// Waits for the end of the clients while this thread's runtime listens for signals.
 fn run_to_the_end(running: Running) -> std::io::Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = running.stopper();
+    until_ended(stop, move || {
+        // Longer than any run: the wait ends with the flow or with the clients.
+        if running.wait_flowing(Duration::MAX).is_ok() {
+            // Nobody may listen: that is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "started");
+        }
+        running.finish()
+    })
+}
+
+/// Waits for the end of the clients while this thread's runtime listens for signals.
+fn until_ended<T: Send + 'static>(
+    stop: impl Fn(),
+    finish: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut term, mut int) = {
         let _context = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
     let (ended, mut end) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        // Longer than any run: the wait ends with the flow or with the clients.
-        if running.wait_flowing(Duration::MAX).is_ok() {
-            // Nobody may listen: that is no reason to stop.
-            let _ = writeln!(std::io::stderr(), "started");
-        }
         // The receiver waits for as long as this thread runs.
-        let _ = ended.send(running.finish());
+        let _ = ended.send(finish());
     });
     runtime.block_on(async {
         loop {
@@ -141,13 +194,18 @@ fn run_to_the_end(running: Running) -> std::io::Result<Report> {
 
 fn print(report: &Report, json: bool) -> ExitCode {
     let text = if json { report.to_json().to_string() } else { report.to_string() };
+    let code = say(&text, report.lost(), report.tally().answered());
+    match report.unwritten() {
+        Some(error) => complain(FAILED, &error.to_string()),
+        None => code,
+    }
+}
+
+fn say(text: &str, lost: u64, answered: u64) -> ExitCode {
     if let Err(error) = writeln!(std::io::stdout(), "{text}") {
         return complain(FAILED, &format!("standard output: {error}"));
     }
-    if let Some(error) = report.unwritten() {
-        return complain(FAILED, &error.to_string());
-    }
-    match (report.lost(), report.tally().answered()) {
+    match (lost, answered) {
         (0, 0) => complain(FAILED, "no request was answered"),
         (0, _) => ExitCode::from(OK),
         _ => ExitCode::from(LOST),

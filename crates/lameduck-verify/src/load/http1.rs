@@ -2,11 +2,12 @@
 
 use super::acked::Acked;
 use super::reach::{Refusals, Unreached};
+use super::requests::Requests;
 use super::stream::{Look, Stream};
 use super::{Mode, Part};
 use crate::answer::{Answer, Persistence};
 use crate::fate::Fate;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +17,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// One client: a request, its answer, a pause, again.
 pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
-    let mut requests = Requests::new(&part);
+    let mut requests = Requests::new(&part.load.place, part.load.mode, part.client);
     let mut refusals = Refusals::default();
     let mut kept: Option<Connection> = None;
     let mut buffer = vec![0u8; READ_BYTES];
@@ -37,7 +38,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
             End::Answered => {
                 part.ledger.borrow_mut().answered(begun.elapsed());
                 if let Some(acked) = &acked {
-                    acked.record(&requests.id);
+                    acked.record(requests.id());
                 }
                 if !had_answer {
                     had_answer = true;
@@ -58,65 +59,6 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
             tokio::time::sleep(part.load.pause).await;
         }
     }
-}
-
-/// What stands before and after the id in the body of a POST: an order, as the reference service takes it.
-const ORDER_BEFORE: &str = r#"{"id":""#;
-const ORDER_AFTER: &str = r#"","item":"duck","quantity":1}"#;
-
-/// The bytes of a client's requests.
-struct Requests {
-    head: String,
-    body: Option<Bodies>,
-    bytes: Vec<u8>,
-    /// The id in the last request's body.
-    id: String,
-}
-
-struct Bodies {
-    prefix: String,
-    count: u64,
-}
-
-impl Requests {
-    fn new(part: &Part) -> Requests {
-        let place = &part.load.place;
-        let (method, fields) = match part.load.mode {
-            Mode::NewConnection => ("GET", "connection: close\r\n\r\n"),
-            Mode::Post => ("POST", "content-type: application/json\r\ncontent-length: "),
-            Mode::KeepAlive | Mode::Http2 { .. } => ("GET", "\r\n"),
-        };
-        let head = format!("{method} {} HTTP/1.1\r\nhost: {}\r\n{fields}", place.path, place.host);
-        // Ids differ between runs as well: acknowledged ones are looked for in a database that lives on.
-        let body = (part.load.mode == Mode::Post).then(|| Bodies {
-            prefix: format!("{}-{:x}-{}", run_id(), std::process::id(), part.client),
-            count: 0,
-        });
-        let bytes = head.clone().into_bytes();
-        Requests { head, body, bytes, id: String::new() }
-    }
-
-    fn next(&mut self) -> &[u8] {
-        if let Some(bodies) = &mut self.body {
-            bodies.count += 1;
-            self.id = format!("{}-{}", bodies.prefix, bodies.count);
-            self.bytes.clear();
-            let length = ORDER_BEFORE.len() + self.id.len() + ORDER_AFTER.len();
-            let written = write!(
-                self.bytes,
-                "{}{length}\r\n\r\n{ORDER_BEFORE}{}{ORDER_AFTER}",
-                self.head, self.id
-            );
-            written.expect("writing to memory does not fail");
-        }
-        &self.bytes
-    }
-}
-
-/// The time in microseconds since 1970, in hexadecimal.
-fn run_id() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    format!("{:x}", now.map_or(0, |since| since.as_micros()))
 }
 
 struct Connection {

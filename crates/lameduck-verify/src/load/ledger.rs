@@ -3,6 +3,8 @@
 use super::EXAMPLES;
 use crate::fate::{Fate, Kind, Tally};
 use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The largest latency that the histogram holds, in microseconds: more than any request may take.
@@ -11,7 +13,7 @@ const LATENCY_MAX: u64 = 60_000_000;
 const LATENCY_DIGITS: u8 = 3;
 
 /// The counts of one thread, or of all.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Ledger {
     begun: Instant,
     pub(super) tally: Tally,
@@ -43,6 +45,30 @@ pub(super) struct Example {
     /// Its place among the requests of its connection, from 1.
     pub(super) ordinal: u64,
     pub(super) detail: String,
+}
+
+impl Example {
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "at_ms": self.at.as_secs_f64() * 1000.0,
+            "class": self.fate.name(),
+            "client": self.client,
+            "request_on_connection": self.ordinal,
+            "detail": self.detail,
+        })
+    }
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Example { at, fate, client, ordinal, detail } = self;
+        write!(
+            f,
+            "at {:.1} ms client {client}, request {ordinal} of its connection: {}: {detail}",
+            at.as_secs_f64() * 1000.0,
+            fate.name()
+        )
+    }
 }
 
 impl Ledger {

@@ -54,7 +54,8 @@ impl Refusals {
     }
 }
 
-fn fate_of(error: &io::Error) -> Fate {
+/// What an error of connecting says.
+pub(super) fn fate_of(error: &io::Error) -> Fate {
     match error.kind() {
         // The path of a Unix socket that was removed is a closed door as well.
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Fate::Refused,

@@ -134,21 +134,11 @@ impl Report {
                     "found_unasked": found_unasked,
                 }),
             ),
-            ("first_losses", self.examples.iter().map(example_json).collect()),
+            ("first_losses", self.examples.iter().map(Example::to_json).collect()),
         ];
         json.extend(more.map(|(name, value)| (name.to_owned(), value)));
         json.into()
     }
-}
-
-fn example_json(example: &Example) -> Value {
-    json!({
-        "at_ms": example.at.as_secs_f64() * 1000.0,
-        "class": example.fate.name(),
-        "client": example.client,
-        "request_on_connection": example.ordinal,
-        "detail": example.detail,
-    })
 }
 
 impl fmt::Display for Report {
@@ -167,13 +157,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {count:>8} {}", fate.name())?;
         }
         for example in &self.examples {
-            let Example { at, fate, client, ordinal, detail } = example;
-            writeln!(
-                f,
-                "  at {:.1} ms client {client}, request {ordinal} of its connection: {}: {detail}",
-                at.as_secs_f64() * 1000.0,
-                fate.name()
-            )?;
+            writeln!(f, "  {example}")?;
         }
         let Latency { p50, p99, p999, max } = self.latency;
         writeln!(f, "{:.0} answers/s over {:.2} s", self.rate(), self.elapsed.as_secs_f64())?;

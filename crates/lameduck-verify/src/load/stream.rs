@@ -3,11 +3,11 @@
 use crate::address::Address;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -28,16 +28,20 @@ enum Socket {
 
 /// Whether a connection was reset, shared by all that use it.
 #[derive(Clone, Default)]
-pub(super) struct ResetSeen(Rc<Cell<bool>>);
+pub(super) struct ResetSeen(Arc<AtomicBool>);
 
 impl ResetSeen {
     pub(super) fn is_set(&self) -> bool {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 
     fn note<T>(&self, result: &Poll<io::Result<T>>) {
         if let Poll::Ready(Err(_)) = result {
-            self.0.set(true);
+            self.0.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -89,7 +93,7 @@ pub(super) fn look(socket: BorrowedFd<'_>, reset: &ResetSeen) -> Look {
             Err(Errno::AGAIN) => Look::Quiet,
             Err(Errno::INTR) => continue,
             Err(_) => {
-                reset.0.set(true);
+                reset.set();
                 Look::Reset
             }
         };

@@ -46,6 +46,29 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
+/// The living processes that inherited this mark ([`MARK`](super::MARK)) or belong to this process group.
+pub fn marked(mark: &str, group: u32) -> Vec<u32> {
+    let wanted = format!("{}={mark}", super::MARK);
+    let has_mark = |pid: u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    let belongs = |pid: u32| {
+        let status = status(format!("/proc/{pid}").into());
+        status.is_some_and(|status| {
+            !matches!(status.state, 'Z' | 'X') && (status.group == group || has_mark(pid))
+        })
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.filter(|pid| belongs(*pid)).collect()
+}
+
+/// Whether the process exists and has not ended.
+pub fn is_alive(pid: u32) -> bool {
+    status(format!("/proc/{pid}").into()).is_some_and(|status| !matches!(status.state, 'Z' | 'X'))
+}
+
 /// Whether every thread of the process is stopped by a signal (or the process is gone).
 pub fn is_stopped(pid: u32) -> bool {
     let states = tasks(pid).into_iter().filter_map(status);
@@ -72,6 +95,7 @@ fn tasks(pid: u32) -> Vec<PathBuf> {
 struct Status {
     state: char,
     parent: u32,
+    group: u32,
 }
 
 /// The name in `stat` stands in parentheses and may hold any byte, also `)`: what follows its last one counts.
@@ -82,5 +106,6 @@ fn status(directory: PathBuf) -> Option<Status> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
-    Some(Status { state, parent })
+    let group = fields.next()?.parse().ok()?;
+    Some(Status { state, parent, group })
 }

@@ -1,0 +1,111 @@
+//! `lameduck verify` as people run it: its verdicts, its exit codes, its complaints, and what it leaves behind.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lameduck_verify::target::{Signal, Target, proc};
+
+use crate::service::LIMIT;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_lameduck");
+
+/// A run of the default set may take three minutes; these run a few cases.
+const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+#[track_caller]
+fn verify(arguments: &[&str]) -> Ended {
+    let mut run = start(arguments);
+    let code = run.wait(RUN_LIMIT).unwrap().code;
+    let (stdout, stderr) = (run.whole_stdout(LIMIT).unwrap(), run.whole_stderr(LIMIT).unwrap());
+    Ended { code, stdout, stderr }
+}
+
+fn start(arguments: &[&str]) -> Target {
+    Target::command(BINARY).arg("verify").args(arguments).start().unwrap()
+}
+
+/// A server with the usual mistakes, in the language everybody has here: it closes its listener and leaves.
+fn naive() -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(format!("naive-{}.py", std::process::id()));
+    let program = r#"
+import http.server, signal, sys, threading
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer)
+server.daemon_threads = True
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever(poll_interval=0.05)
+server.server_close()
+"#;
+    std::fs::write(&path, program).unwrap();
+    path
+}
+
+#[test]
+fn the_reference_service_passes_what_a_naive_server_fails() {
+    let cases = ["--case", "ACC/1", "--case", "SIG/1"];
+    let good = verify(&[&["--adapter", "lameduck"], &cases[..]].concat());
+    assert_eq!((good.code, &*good.stderr), (Some(0), ""), "{}", good.stdout);
+    let program = naive();
+    let command = ["--", "python3", program.to_str().unwrap(), "{port}"];
+    let bad = verify(&[&cases[..], &command[..]].concat());
+    assert_eq!(bad.code, Some(1), "{}{}", bad.stdout, bad.stderr);
+    assert!(bad.stdout.contains("RESET_BEFORE_RESPONSE"), "{}", bad.stdout);
+}
+
+#[test]
+fn a_run_that_cannot_test_says_why_in_one_line_and_ends_with_2() {
+    let sleeps = ["--", "sh", "-c", "sleep 0.1; exit 7 # {port}"];
+    let unreachable = ["--url", "http://127.0.0.1:1/", "--action", "true"];
+    let cases: [(&[&str], &str); 8] = [
+        (&[], "nothing to test"),
+        (&["--", "sleep", "9"], "does not say where it listens"),
+        (&["--adapter", "/nowhere.toml"], "/nowhere.toml: No such file"),
+        (&["--case", "SIG/99", "--adapter", "lameduck"], "no case is called SIG/99"),
+        (&["--json", "/nowhere/x.json", "--adapter", "lameduck"], "/nowhere/x.json"),
+        (&["--", "/nowhere/program", "{port}"], "/nowhere/program"),
+        (&sleeps, "it ended before it was ready"),
+        (&unreachable, "the target does not answer"),
+    ];
+    for (arguments, expected) in cases {
+        let ended = verify(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.stderr.contains(expected), "{arguments:?}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 2, "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_interrupt_leaves_no_target_running() {
+    let program = naive();
+    let command = ["--repeat", "1000", "--", "python3", program.to_str().unwrap(), "{port}"];
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut run = start(&command);
+        run.wait_stdout("PASS", LIMIT).unwrap();
+        let directory = std::env::temp_dir().join(format!("lameduck-verify-{}", run.pid()));
+        run.signal(signal).unwrap();
+        let exit = run.wait(LIMIT).unwrap();
+        assert_eq!(exit.code, Some(128 + signal.as_raw()), "{}", run.stderr());
+        assert!(!directory.exists());
+        // The target is killed before the tester leaves; its guardian ends a moment later.
+        let deadline = Instant::now() + LIMIT;
+        while !run.family().is_empty() {
+            assert!(Instant::now() < deadline, "{:?}", run.family());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(proc::descendants(run.pid()).is_empty());
+    }
+}

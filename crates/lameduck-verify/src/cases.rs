@@ -1,0 +1,56 @@
+//! The cases of the suite, group by group.
+
+mod acc;
+mod h1;
+mod sig;
+
+use crate::case::Case;
+
+/// The groups in the order of the list: each name with its cases.
+const GROUPS: &[(&str, &str, &[Case])] = &[
+    ("SIG", "signals, exit, deadline", sig::CASES),
+    ("ACC", "the listener and its queue", acc::CASES),
+    ("H1", "HTTP/1.1", h1::CASES),
+];
+
+/// Every case, in the order of the list.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    GROUPS.iter().flat_map(|(_, _, cases)| cases.iter())
+}
+
+/// The groups: name and what it is about.
+pub fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
+    GROUPS.iter().map(|(name, about, _)| (*name, *about))
+}
+
+/// The case with this id.
+pub fn find(id: &str) -> Option<&'static Case> {
+    all().find(|case| case.id.eq_ignore_ascii_case(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_in_order_and_texts_are_whole() {
+        for (group, _, cases) in GROUPS {
+            let numbers: Vec<u32> = cases
+                .iter()
+                .map(|case| {
+                    let (name, number) = case.id.split_once('/').unwrap();
+                    assert_eq!(name, *group, "{}", case.id);
+                    number.parse().unwrap()
+                })
+                .collect();
+            assert!(numbers.is_sorted_by(|a, b| a < b), "{group}: {numbers:?}");
+            for case in *cases {
+                for text in
+                    [case.title, case.setup, case.action, case.criterion, case.why, case.source]
+                {
+                    assert!(!text.is_empty(), "{}", case.id);
+                }
+            }
+        }
+    }
+}

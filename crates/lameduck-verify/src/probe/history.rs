@@ -1,0 +1,57 @@
+//! What happened on a wire, request by request, with the times.
+
+use super::{End, Wire};
+use crate::fate::Fate;
+use std::time::Instant;
+
+/// One request and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// When it was written.
+    pub sent: Instant,
+    /// When the first byte of its answer came.
+    pub first_byte: Option<Instant>,
+    /// When its fate was known: its last byte, the end of the connection, or when nothing was awaited any more.
+    pub ended: Instant,
+    /// What became of it.
+    pub fate: Fate,
+    /// The status of its whole answer.
+    pub status: Option<u16>,
+}
+
+impl Wire {
+    /// When the connection was begun.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Each request on this wire, in their order.
+    pub fn history(&self) -> Vec<Exchange> {
+        let now = self.ended.unwrap_or_else(Instant::now);
+        let each = self.requests.iter().enumerate();
+        let exchange = each.map(|(place, (used, sent))| {
+            let fate = self.fate(place, *used);
+            let status = self.heads.get(place).map(|head| head.status);
+            let (first_byte, ended) = match self.times.get(place) {
+                Some((first, last)) => (Some(*first), *last),
+                None if place == self.heads.len() => (self.begun, now),
+                None => (None, now),
+            };
+            Exchange { sent: *sent, first_byte, ended, fate, status }
+        });
+        exchange.collect()
+    }
+
+    /// Whether the peer has closed or reset the connection by now, without waiting and without taking a byte.
+    pub fn has_closed(&self) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        if self.end != End::Open {
+            return true;
+        }
+        let mut byte = [0u8; 1];
+        match recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((count, _)) => count == 0,
+            Err(error) => !matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR),
+        }
+    }
+}
