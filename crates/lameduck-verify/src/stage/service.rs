@@ -30,6 +30,8 @@ pub struct Launch {
     pub prefix: Vec<String>,
     /// Put in the place of its whole command.
     pub command: Option<Vec<String>>,
+    /// Words after its command.
+    pub add: Vec<String>,
     /// Where its standard output goes.
     pub stdout: Option<Stdio>,
     /// Where its standard error goes.
@@ -90,7 +92,10 @@ impl Service {
         let scratch = Scratch::new()?;
         let address = launch.address.map_or_else(free_address, Ok)?;
         let admin = free_address()?;
-        let values = values(scratch.path(), build, address, admin);
+        let tls = free_address()?;
+        let values = values(scratch.path(), build, address, admin)
+            .with("tls_port", tls.port().to_string())
+            .with("tls_address", tls.to_string());
         prepare(adapter, &values, &scratch)?;
         let target = launched(adapter, &values, &scratch, launch)?;
         Ok(Service { address, admin, values, target, replaced: Vec::new(), main: None, scratch })
@@ -320,7 +325,8 @@ fn launched(
 ) -> Result<Target, Fault> {
     let own = adapter.command.as_ref().ok_or_else(|| Fault("there is no command".to_owned()))?;
     let own = launch.command.clone().unwrap_or_else(|| own.0.clone());
-    let words = launch.prefix.iter().cloned().chain(own.iter().map(|word| values.put_in(word)));
+    let words = launch.prefix.iter().cloned();
+    let words = words.chain(own.iter().chain(&launch.add).map(|word| values.put_in(word)));
     let words: Vec<String> = words.collect();
     let (program, arguments) = words.split_first().ok_or_else(|| Fault("no command".to_owned()))?;
     let program = program_of(program);

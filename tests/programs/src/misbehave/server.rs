@@ -213,7 +213,7 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
     }
     let listener = match options.predecessor {
         Some(_) if options.fault != Some(Fault::Rebind) => upgrade::inherited()?,
-        _ => bind(&options)?,
+        _ => bind(options.port, options.fault == Some(Fault::Rebind))?,
     };
     let address = listener.local_addr()?;
     let tls = options.tls.then(|| tls::acceptor(options.fault)).transpose()?;
@@ -237,6 +237,10 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         children: Mutex::new(Vec::new()),
         options,
     });
+    if let Some(port) = server.options.admin_port {
+        // Both generations of an upgrade tell theirs: right for a small test alone.
+        tokio::spawn(accept_admin(server.clone(), bind(port, true)?));
+    }
     let accepting = tokio::spawn(accept(server.clone(), listener));
     crate::announce(address)?;
     upgrade::tell_predecessor(&server);
@@ -399,14 +403,25 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-fn bind(options: &Options) -> io::Result<TcpListener> {
+/// Until the process is gone.
+async fn accept_admin(server: Arc<Server>, listener: TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let server = server.clone();
+        tokio::spawn(async move { connection::serve(&server, stream).await });
+    }
+}
+
+fn bind(port: u16, shares_port: bool) -> io::Result<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    if options.fault == Some(Fault::Rebind) {
+    if shares_port {
         socket.set_reuse_port(true)?;
     }
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], options.port)).into())?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
