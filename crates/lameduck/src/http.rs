@@ -16,6 +16,7 @@
 //! client sees an end of file and no handler has run.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -23,15 +24,20 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use crate::error::Error;
+use crate::http::farewell::WebSockets;
 use crate::lifecycle::Lifecycle;
 use crate::listener::Listener;
 use crate::work::Hold;
 
 pub(crate) mod admin;
 mod connection;
+mod farewell;
+mod frames;
 mod framing;
 mod ping;
+pub mod streams;
 mod tracking;
+mod websocket;
 mod wire;
 
 /// How long a head that is half sent when the drain begins, or after the last answer of its connection, may take to be
@@ -87,12 +93,21 @@ impl Lifecycle {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let linger = self.shared.settings.linger;
-        let moving = self.shared.handover.moving();
+        let terms = self.terms();
+        let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
         self.accept(name, listener, Hold::Drain, move |stream, read| {
-            let connection =
-                connection::serve(stream, read, service.clone(), linger, moving.clone());
+            let connection = connection::serve(stream, read, service.clone(), terms.clone());
             drop(tokio::spawn(connection));
-        })
+        })?;
+        drop(self.shared.runtime.spawn(seen_off));
+        Ok(())
+    }
+
+    fn terms(&self) -> connection::Terms {
+        connection::Terms {
+            linger: self.shared.settings.linger,
+            moving: self.shared.handover.moving(),
+            sockets: WebSockets::new(self.shared.settings.close_frames.clone()),
+        }
     }
 }

@@ -18,12 +18,15 @@ pub const ASK: Duration = Duration::from_secs(5);
 /// How long an answer may take, all in all: longer than any takeover or grace period is meant to be.
 pub const ANSWER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a service that has told its end may take until its process is gone.
+pub const GONE: Duration = Duration::from_secs(5);
+
 /// What a service can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// What each generation is doing, as JSON.
     Status,
-    /// Stop gracefully; the answer is the report.
+    /// Stop gracefully; the answer is the report, and comes when the process is gone.
     Stop,
     /// Start the program anew and hand over to it; the answer is its process and generation, or why not.
     Upgrade,
@@ -91,6 +94,11 @@ pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, E
             Came::Message(Message::Reply(reply), _) => {
                 text.push_str(&reply.text);
                 if reply.last {
+                    if verb == Verb::Stop {
+                        // The process closes its end by ending. One that does not is somebody else's to look after:
+                        // the answer is known.
+                        let _ = channel.receive_by(Instant::now() + GONE);
+                    }
                     return Ok(Answer { code: reply.code, text });
                 }
             }

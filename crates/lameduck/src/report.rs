@@ -145,6 +145,7 @@ pub(crate) fn counts_json(counts: &Counts) -> String {
         .number("connections", counts.connections as u64)
         .number("tasks", counts.tasks as u64)
         .number("blocking", counts.blocking as u64)
+        .number("websockets", counts.websockets as u64)
         .end()
 }
 

@@ -1,4 +1,4 @@
-//! What no safe crate offers, two socket options, inherited descriptors and shared memory: the only file that may use
+//! What no safe crate offers, three socket options, inherited descriptors and shared memory: the only file that may use
 //! `unsafe`.
 //!
 //! `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a
@@ -99,8 +99,57 @@ fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Res
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Who is at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// Zero for a process of another namespace.
+    pub(crate) process: u32,
+    pub(crate) user: u32,
+}
+
+/// Who is at the other end of a Unix socket (`SO_PEERCRED`, unix(7)).
+///
+/// Asked here and not through a crate: a peer in another namespace of processes, a container say, has process id 0,
+/// which the safe wrapper's type does not allow.
+#[cfg(target_os = "linux")]
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    const SOL_SOCKET: i32 = 1;
+    const SO_PEERCRED: i32 = 17;
+    /// `struct ucred`: process, user, group.
+    const FIELDS: usize = 3;
+    let mut credentials = [0u32; FIELDS];
+    let mut length = size_of_val(&credentials) as u32;
+    // SAFETY: the memory is writable and as long as `length` says; three integers of four bytes have no invalid value;
+    // the descriptor is borrowed, so it is open.
+    let result = unsafe {
+        getsockopt(
+            socket.as_raw_fd(),
+            SOL_SOCKET,
+            SO_PEERCRED,
+            credentials.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let [process, user, _] = credentials;
+    if result == 0 { Ok(Peer { process, user }) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Who is at the other end of a Unix socket; not to be had here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn peer(_: BorrowedFd<'_>) -> io::Result<Peer> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(target_os = "linux")]
 unsafe extern "C" {
+    fn getsockopt(
+        socket: i32,
+        level: i32,
+        name: i32,
+        value: *mut std::ffi::c_void,
+        length: *mut u32,
+    ) -> i32;
+
     fn setsockopt(
         socket: i32,
         level: i32,

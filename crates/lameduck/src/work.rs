@@ -60,16 +60,19 @@ pub enum WorkKind {
     Task,
     /// A call on a blocking thread, started by [`Lifecycle::blocking`](crate::Lifecycle::blocking).
     Blocking,
+    /// A connection that has become a WebSocket.
+    WebSocket,
 }
 
 impl WorkKind {
-    /// The word used in reports: `connection`, `request`, `task`, `blocking call`.
+    /// The word used in reports: `connection`, `request`, `task`, `blocking call`, `websocket`.
     pub fn word(self) -> &'static str {
         match self {
             WorkKind::Connection => "connection",
             WorkKind::Request => "request",
             WorkKind::Task => "task",
             WorkKind::Blocking => "blocking call",
+            WorkKind::WebSocket => "websocket",
         }
     }
 }
@@ -79,7 +82,8 @@ impl WorkKind {
 pub struct WorkItem {
     /// What kind of work.
     pub kind: WorkKind,
-    /// Method and path of a request, the name of a task or call, the server's name for a connection.
+    /// Method and path of a request, and of the one that began a WebSocket, with its label; the name of a task or call; the
+    /// server's name for a connection.
     pub name: String,
     /// The other end, where there is one.
     pub peer: Option<String>,
@@ -108,6 +112,8 @@ pub struct Counts {
     pub tasks: usize,
     /// Calls on blocking threads.
     pub blocking: usize,
+    /// The connections among them that have become WebSockets.
+    pub websockets: usize,
 }
 
 impl std::fmt::Display for Counts {
@@ -115,6 +121,7 @@ impl std::fmt::Display for Counts {
         let parts = [
             (self.requests, "request"),
             (self.connections, "connection"),
+            (self.websockets, "websocket"),
             (self.tasks, "task"),
             (self.blocking, "blocking call"),
         ];
@@ -164,6 +171,7 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Left {
     connections: AtomicUsize,
+    websockets: AtomicUsize,
     tasks: AtomicUsize,
     blocking: AtomicUsize,
 }
@@ -193,10 +201,24 @@ struct Own {
     /// Who polls the reading and who the writing side.
     wakers: [Option<Waker>; 2],
     requests: Vec<Option<RequestName>>,
+    /// What it has become.
+    websocket: Option<Box<WebSocketName>>,
+    /// What its handler calls it, said before it has become one perhaps.
+    label: Option<Box<str>>,
     /// No slot below this one is free.
     free_from: usize,
     active: usize,
 }
+
+/// What names a WebSocket.
+struct WebSocketName {
+    /// Method and path of the request that began it.
+    request: String,
+    since: Clock,
+}
+
+/// The longest label of a WebSocket, in bytes.
+const LABEL_AT_MOST: usize = 128;
 
 /// The two sides of a byte stream, which two tasks may poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -415,6 +437,7 @@ impl Registry {
         Counts {
             requests: 0,
             connections: self.left.connections.load(Ordering::Relaxed),
+            websockets: self.left.websockets.load(Ordering::Relaxed),
             tasks: self.left.tasks.load(Ordering::Relaxed),
             blocking: self.left.blocking.load(Ordering::Relaxed),
         }
@@ -441,14 +464,16 @@ impl Registry {
         for shard in &self.connections {
             for connection in lock(shard).values().filter(|c| c.hold == Hold::Drain) {
                 counts.connections += 1;
-                counts.requests += lock(&connection.own).active;
+                let own = lock(&connection.own);
+                counts.requests += own.active;
+                counts.websockets += usize::from(own.websocket.is_some());
             }
         }
         for item in lock(&self.items).values() {
             match item.kind {
                 WorkKind::Task => counts.tasks += 1,
                 WorkKind::Blocking => counts.blocking += 1,
-                WorkKind::Connection | WorkKind::Request => {}
+                WorkKind::Connection | WorkKind::Request | WorkKind::WebSocket => {}
             }
         }
         counts
@@ -490,13 +515,49 @@ impl Entry {
                 age: request.since.age(now),
             });
         }
-        if !busy {
+        if let (false, Some(websocket)) = (busy, &own.websocket) {
+            let label = own.label.as_ref().map_or_else(String::new, |label| format!(": {label}"));
+            items.push(WorkItem {
+                kind: WorkKind::WebSocket,
+                name: format!("{}{label}", websocket.request),
+                peer: Some(self.peer.to_string()),
+                age: websocket.since.age(now),
+            });
+        } else if !busy {
             items.push(WorkItem {
                 kind: WorkKind::Connection,
                 name: self.server.to_string(),
                 peer: Some(self.peer.to_string()),
                 age: self.since.age(now),
             });
+        }
+    }
+
+    /// The request in this slot makes the connection a WebSocket.
+    #[cfg(feature = "http")]
+    pub(crate) fn becomes_websocket(&self, slot: usize) {
+        let mut own = lock(&self.own);
+        let request = own.requests.get(slot).and_then(|name| name.as_ref().map(RequestName::text));
+        let request = request.unwrap_or_default();
+        own.websocket = Some(Box::new(WebSocketName { request, since: Clock::now() }));
+    }
+
+    /// Names a WebSocket further; without control characters, which would end a line of the log.
+    pub(crate) fn label(&self, label: &str) {
+        let printable: String = label.chars().filter(|c| !c.is_control()).collect();
+        let mut end = printable.len().min(LABEL_AT_MOST);
+        while !printable.is_char_boundary(end) {
+            end -= 1;
+        }
+        lock(&self.own).label = Some(Box::from(&printable[..end]));
+    }
+
+    /// Wakes who polls a side.
+    #[cfg(feature = "http")]
+    pub(crate) fn wake(&self, side: Side) {
+        let waker = lock(&self.own).wakers[side as usize].clone();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -581,6 +642,12 @@ impl Entry {
     }
 }
 
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({} of {})", self.peer, self.server)
+    }
+}
+
 /// Keeps a connection in the table; dropping it takes it out.
 pub(crate) struct ConnectionGuard(Arc<Entry>);
 
@@ -605,6 +672,8 @@ impl Drop for ConnectionGuard {
         connection.was_read();
         if connection.hold == Hold::Drain {
             registry.left.connections.fetch_add(1, Ordering::Relaxed);
+            let was_websocket = lock(&connection.own).websocket.is_some();
+            registry.left.websockets.fetch_add(usize::from(was_websocket), Ordering::Relaxed);
             registry.leave();
         }
     }
@@ -637,9 +706,10 @@ impl Drop for ItemGuard {
         let left = &self.registry.left;
         match removed.map(|item| item.kind) {
             Some(WorkKind::Blocking) => left.blocking.fetch_add(1, Ordering::Relaxed),
-            Some(WorkKind::Task | WorkKind::Connection | WorkKind::Request) | None => {
-                left.tasks.fetch_add(1, Ordering::Relaxed)
-            }
+            Some(
+                WorkKind::Task | WorkKind::Connection | WorkKind::Request | WorkKind::WebSocket,
+            )
+            | None => left.tasks.fetch_add(1, Ordering::Relaxed),
         };
         self.registry.leave();
     }

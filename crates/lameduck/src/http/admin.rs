@@ -44,10 +44,9 @@ impl Lifecycle {
         metrics: impl Fn(&mut String) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let admin = Admin { shared: Arc::downgrade(&self.shared), metrics: Arc::new(metrics) };
-        let linger = self.shared.settings.linger;
-        let moving = self.shared.handover.moving();
+        let terms = self.terms();
         self.accept("admin", listener, Hold::Nothing, move |stream, read| {
-            let connection = connection::serve(stream, read, admin.clone(), linger, moving.clone());
+            let connection = connection::serve(stream, read, admin.clone(), terms.clone());
             drop(tokio::spawn(connection));
         })
     }

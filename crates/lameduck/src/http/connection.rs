@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::connection::{Arrival, Stream, Wakers};
 use crate::handover::{Moved, Moving};
+use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
 use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, PING, QUIET, QUIET_IDLE};
@@ -33,14 +34,20 @@ const FIRST_READ: usize = 2048;
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What all connections of a server have in common.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    /// How long an idle connection is still answered once it was told to finish.
+    pub(crate) linger: Duration,
+    /// The way to the successor.
+    pub(crate) moving: Moving,
+    /// Where those that become WebSockets are known.
+    pub(crate) sockets: Arc<WebSockets>,
+}
+
 /// Serves one connection, of which `read` was read already, until it closes, moves, is upgraded or is cut.
-pub(crate) async fn serve<S, B>(
-    mut stream: Stream,
-    read: Vec<u8>,
-    service: S,
-    linger: Duration,
-    moving: Moving,
-) where
+pub(crate) async fn serve<S, B>(mut stream: Stream, read: Vec<u8>, service: S, terms: Terms)
+where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -56,8 +63,8 @@ pub(crate) async fn serve<S, B>(
     })
     .await;
     let silence = match stream.arrival() {
-        Arrival::Open => linger,
-        Arrival::AtTheGate => linger.max(FIRST_BYTE),
+        Arrival::Open => terms.linger,
+        Arrival::AtTheGate => terms.linger.max(FIRST_BYTE),
     };
     let mut may_move = MayMove::Yes;
     let mut read = read;
@@ -65,7 +72,7 @@ pub(crate) async fn serve<S, B>(
         match first_bytes(&mut stream, &mut read, silence, may_move).await {
             First::Idle => {
                 let server = Arc::clone(stream.entry().server());
-                match moving.send(Moved { server, stream, unread: Vec::new() }) {
+                match terms.moving.send(Moved { server, stream, unread: Vec::new() }) {
                     Ok(()) => return,
                     Err(refused) => {
                         stream = refused.stream;
@@ -74,9 +81,9 @@ pub(crate) async fn serve<S, B>(
                 }
             }
             First::Http1 => {
-                return http1(Wire::new(stream, read), service, linger, &moving).await;
+                return http1(Wire::new(stream, read), service, &terms).await;
             }
-            First::Http2 => return http2(Wire::new(stream, read), service).await,
+            First::Http2 => return http2(Wire::new(stream, read), service, &terms).await,
             First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
             First::Unfinished => return close(&Wire::new(stream, Vec::new()), QUIET).await,
             First::Gone => return,
@@ -215,7 +222,7 @@ enum Asked {
     Move,
 }
 
-async fn http1<S, B>(mut wire: Arc<Wire>, service: S, linger: Duration, moving: &Moving)
+async fn http1<S, B>(mut wire: Arc<Wire>, service: S, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -226,8 +233,9 @@ where
     let mut patience = Patience::new();
     let mut may_move = MayMove::Yes;
     loop {
+        let tracking = Tracking::new(service.clone(), &wire, &terms.sockets);
         let rest =
-            http1_until_done(&wire, service.clone(), linger, &mut patience, &mut may_move).await;
+            http1_until_done(&wire, tracking, terms.linger, &mut patience, &mut may_move).await;
         let (asked, unused) = match rest {
             Rest::Upgraded => return,
             Rest::HalfHead => return time_out(&wire).await,
@@ -239,7 +247,7 @@ where
         }
         wire.rewind(&unused);
         if asked == Asked::Move {
-            match move_away(wire, moving) {
+            match move_away(wire, &terms.moving) {
                 None => return,
                 Some(stays) => {
                     wire = stays;
@@ -271,7 +279,7 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
 /// with a part of a head has [`HEAD`]; both count from when nothing was in hand any more.
 async fn http1_until_done<S, B>(
     wire: &Arc<Wire>,
-    service: S,
+    tracking: Tracking<S>,
     linger: Duration,
     patience: &mut Patience,
     may_move: &mut MayMove,
@@ -283,7 +291,6 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<BoxError>,
 {
-    let tracking = Tracking { service, wire: Arc::clone(wire) };
     let io = TokioIo::new(Io(Arc::clone(wire)));
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, tracking).with_upgrades();
@@ -349,7 +356,7 @@ enum Ended {
     Moves,
 }
 
-async fn http2<S, B>(wire: Arc<Wire>, service: S)
+async fn http2<S, B>(wire: Arc<Wire>, service: S, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -359,7 +366,7 @@ where
     B::Error: Into<BoxError>,
 {
     wire.becomes_http2();
-    let tracking = Tracking { service, wire: Arc::clone(&wire) };
+    let tracking = Tracking::new(service, &wire, &terms.sockets);
     let io = TokioIo::new(Io(Arc::clone(&wire)));
     let mut connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(io, tracking);
@@ -403,7 +410,7 @@ async fn time_out(wire: &Wire) {
 }
 
 /// Half-closes and reads to the end, so that no reset erases what was sent (RFC 9112 §9.6).
-async fn close(wire: &Wire, quiet: Duration) {
+pub(super) async fn close(wire: &Wire, quiet: Duration) {
     if poll_fn(|cx| wire.poll_half_close(cx)).await.is_err() {
         return;
     }

@@ -5,21 +5,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ::http::header::{CONNECTION, HeaderValue};
+use ::http::header::{CONNECTION, HeaderValue, UPGRADE};
 use ::http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use crate::http::farewell::WebSockets;
 use crate::http::framing::BodyLength;
 use crate::http::wire::Wire;
+use crate::websocket::{Care, Handle};
 use crate::work::{Clock, Entry, RequestName, Told};
 
 /// A tower service as hyper wants it, for one connection.
 pub(crate) struct Tracking<S> {
-    pub(crate) service: S,
-    pub(crate) wire: Arc<Wire>,
+    service: S,
+    wire: Arc<Wire>,
+    sockets: Arc<WebSockets>,
+}
+
+impl<S> Tracking<S> {
+    pub(crate) fn new(service: S, wire: &Arc<Wire>, sockets: &Arc<WebSockets>) -> Tracking<S> {
+        Tracking { service, wire: Arc::clone(wire), sockets: Arc::clone(sockets) }
+    }
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Tracking<S>
@@ -31,8 +40,13 @@ where
     type Error = S::Error;
     type Future = Answer<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer<S> {
-        let begun = Begun::new(&self.wire, &request);
+    fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
+        let mut begun = Begun::new(&self.wire, &request);
+        if asks_for_websocket(&request) {
+            let care = Arc::new(Care::new(Arc::clone(self.wire.entry())));
+            request.extensions_mut().insert(Handle(Arc::clone(&care)));
+            begun.websocket = Some((care, Arc::clone(&self.sockets)));
+        }
         let state = AnswerState::Waiting { service: self.service.clone(), request: Some(request) };
         Answer { begun: Some(begun), state }
     }
@@ -43,6 +57,14 @@ struct Begun {
     wire: Arc<Wire>,
     slot: usize,
     kind: Kind,
+    /// It asks for a WebSocket.
+    websocket: Option<(Arc<Care>, Arc<WebSockets>)>,
+}
+
+/// Whether the request would make its connection a WebSocket (RFC 6455 §4.2.1).
+fn asks_for_websocket<B>(request: &Request<B>) -> bool {
+    let names = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    request.version() == Version::HTTP_11 && request.headers().get(UPGRADE).is_some_and(names)
 }
 
 /// What of a request decides how its answer ends the connection.
@@ -76,7 +98,7 @@ impl Begun {
             path: request.uri().path_and_query().cloned(),
             since: Clock::now(),
         });
-        Begun { wire: Arc::clone(wire), slot, kind }
+        Begun { wire: Arc::clone(wire), slot, kind, websocket: None }
     }
 
     fn entry(&self) -> &Entry {
@@ -89,7 +111,13 @@ impl Begun {
             || (self.kind == Kind::Connect && response.status().is_success());
         match self.kind {
             Kind::Http2 => {}
-            Kind::Http1 | Kind::Http10 | Kind::Connect if upgraded => self.wire.becomes_raw(),
+            Kind::Http1 | Kind::Http10 | Kind::Connect if upgraded => match &self.websocket {
+                Some((care, sockets)) => {
+                    self.entry().becomes_websocket(self.slot);
+                    self.wire.becomes_websocket(Arc::clone(care), sockets.enter(&self.wire));
+                }
+                None => self.wire.becomes_raw(),
+            },
             Kind::Http1 | Kind::Http10 | Kind::Connect => {
                 let told = self.entry().told();
                 // A connection that moves is kept alive: its next answer comes from the successor.

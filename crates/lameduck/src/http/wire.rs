@@ -8,9 +8,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::{Stream, Wakers};
+use crate::http::farewell::{self, Entered};
 use crate::http::framing::{BodyLength, Framing};
 use crate::http::ping::PingAck;
-use crate::work::Entry;
+use crate::http::websocket::{Place, WebSocket};
+use crate::websocket::Care;
+use crate::work::{Entry, Side, Told};
 
 /// Bytes read ahead while an answer is decided, at most.
 const AHEAD: usize = 16 * 1024;
@@ -39,6 +42,8 @@ struct State {
     close: Close,
     /// Looked for in what an HTTP/2 client sends once it was told to go.
     ping: Option<PingAck>,
+    /// Once the connection has become one.
+    websocket: Option<Box<WebSocket>>,
 }
 
 /// How the connection is to end.
@@ -128,7 +133,57 @@ impl State {
         self.held.len() - self.handed
     }
 
+    /// Hands on what a WebSocket's handler may have: nothing once the client has closed, and to one that may move whole
+    /// frames only.
+    fn read_websocket(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let Some(websocket) = &mut self.websocket else { return Poll::Ready(Ok(())) };
+            if websocket.reading_is_over() || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let held = &self.held[self.handed..];
+            if let (false, Some(may)) = (held.is_empty(), websocket.hands_on(held)) {
+                let taken = &held[..may.min(buf.remaining())];
+                websocket.handed(taken);
+                buf.put_slice(taken);
+                self.handed += taken.len();
+                if self.held() == 0 {
+                    self.held.clear();
+                    self.handed = 0;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            // Read where the handler wants it, which is all there is to do as long as whole frames come.
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let came = &buf.filled()[before..];
+            if came.is_empty() {
+                websocket.client_is_gone();
+                // A part of a frame: its handler knows what to make of it.
+                let most = self.held().min(buf.remaining());
+                buf.put_slice(&self.held[self.handed..self.handed + most]);
+                self.handed += most;
+                return Poll::Ready(Ok(()));
+            }
+            if held.is_empty() && websocket.hands_on(came) == Some(came.len()) {
+                websocket.handed(came);
+                return Poll::Ready(Ok(()));
+            }
+            self.held.drain(..self.handed);
+            self.handed = 0;
+            self.held.extend_from_slice(came);
+            buf.set_filled(before);
+        }
+    }
+
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.websocket.is_some() {
+            return self.read_websocket(cx, buf);
+        }
         if self.held() > 0 {
             let most = self.held().min(buf.remaining());
             let offered = &self.held[self.handed..self.handed + most];
@@ -186,6 +241,7 @@ impl Wire {
             pipelined: 0,
             close: Close::InOrder,
             ping: None,
+            websocket: None,
         };
         Arc::new(Wire { state: Mutex::new(state), entry })
     }
@@ -231,6 +287,56 @@ impl Wire {
         state.framing.let_through();
         state.owner = Owner::Upgraded;
         state.stream.set_wakers(Wakers::EachWait);
+    }
+
+    /// From now on the bytes are a WebSocket's.
+    pub(crate) fn becomes_websocket(&self, care: Arc<Care>, entered: Entered) {
+        self.becomes_raw();
+        self.lock().websocket = Some(Box::new(WebSocket::new(care, entered)));
+    }
+
+    /// Whether nobody is to close this WebSocket but its handler, or there is none any more.
+    pub(crate) fn is_closed_by_handler(&self) -> bool {
+        let state = self.lock();
+        state.websocket.as_ref().is_none_or(|websocket| websocket.care.is_by_handler())
+    }
+
+    /// Sends a close frame; ready when one was sent, this or the handler's.
+    pub(crate) fn poll_close_websocket(
+        &self,
+        cx: &mut Context<'_>,
+        frame: &[u8],
+        place: Place,
+    ) -> Poll<io::Result<()>> {
+        let state = &mut *self.lock();
+        match &mut state.websocket {
+            Some(websocket) => websocket.poll_close(&mut state.stream, cx, frame, place),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Ready when the WebSocket's client has closed, as far as its handler has read.
+    pub(crate) fn poll_client_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.lock().websocket {
+            Some(websocket) => websocket.poll_client_closed(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// The handler reads an end of file from now on.
+    pub(crate) fn end_reading(&self) {
+        if let Some(websocket) = &mut self.lock().websocket {
+            websocket.end_reading();
+        }
+        self.entry.wake(Side::Read);
+    }
+
+    /// The handler lets go of it: whether the client is still owed an end in order.
+    fn is_left_behind(&self) -> bool {
+        let state = self.lock();
+        let ended =
+            |websocket: &WebSocket| websocket.has_closed() || websocket.farewell().is_some();
+        state.websocket.as_deref().is_some_and(ended) && self.entry.told() != Told::Force
     }
 
     /// HTTP/2 needs no framing: streams are told apart by the protocol.
@@ -280,6 +386,11 @@ impl Wire {
             && state.written == Written::All
             && state.answers == Answers::KeepAlive
             && self.entry.requests() == 0
+    }
+
+    /// What a client is still to be told whose handler let go of it.
+    pub(crate) fn farewell(&self) -> Option<crate::websocket::Farewell> {
+        self.lock().websocket.as_ref().and_then(|websocket| websocket.farewell())
     }
 
     /// Takes the connection out of hyper's hands; `None` while anybody else holds it.
@@ -357,7 +468,10 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
+        let state = &mut *self.0.lock();
+        if let Some(websocket) = &mut state.websocket {
+            return websocket.poll_write(&mut state.stream, cx, bufs);
+        }
         if state.puts_off(bufs, self.0.entry(), cx) {
             return Poll::Pending;
         }
@@ -378,6 +492,17 @@ impl AsyncWrite for Io {
         match state.owner {
             Owner::Server => Poll::Ready(Ok(())),
             Owner::Upgraded => Pin::new(&mut state.stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if !self.0.is_left_behind() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(farewell::part(Arc::clone(&self.0))));
         }
     }
 }

@@ -165,7 +165,13 @@ impl<T> Future for Blocking<T> {
 }
 
 /// Runs a future and turns a panic into its words.
-pub(super) struct CatchPanic<F>(pub(super) Pin<Box<F>>);
+pub(crate) struct CatchPanic<F>(pub(super) Pin<Box<F>>);
+
+impl<F> CatchPanic<F> {
+    pub(crate) fn new(future: F) -> CatchPanic<F> {
+        CatchPanic(Box::pin(future))
+    }
+}
 
 impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;

@@ -5,7 +5,8 @@
 //! 1. The manager hears [`State::Ready`] once the service serves and [`State::Stopping`] once it is on its way
 //!    out, in this order, also when its queue was full meanwhile.
 //! 2. [`State::Watchdog`] is said only upon a fresh answer of the async runtime, so a blocked one is noticed.
-//! 3. Once a successor is the main process this one is silent: the manager hears one voice.
+//! 3. A successor becomes the main process when the upgrade is final, not before: a manager ends the service with its
+//!    main process, and one that dies on probation must not end it. From then on this process is silent.
 //! 4. The first failure is logged, and only that: a lost message never ends the service.
 
 use std::collections::VecDeque;
@@ -29,6 +30,9 @@ pub const RETRY: Duration = Duration::from_millis(50);
 /// Messages that wait for a full queue; the oldest is given up for a newer one.
 pub const OWED_MOST: usize = 8;
 
+/// How long a generation that has handed on waits at its end for the manager to have read so.
+pub const BARRIER: Duration = Duration::from_millis(500);
+
 /// The runtime is not asked more often than this, however impatient the watchdog.
 pub const WATCHDOG_LEAST: Duration = Duration::from_millis(1);
 
@@ -37,6 +41,8 @@ pub(crate) struct Teller {
     notifier: Notifier,
     log: Arc<Log>,
     voice: Voice,
+    /// The process that accepts in our place and is not the main one yet.
+    successor: Option<u32>,
     /// What the manager must hear and had no room for.
     owed: VecDeque<String>,
     retry_at: Option<Instant>,
@@ -87,6 +93,7 @@ impl Teller {
             notifier,
             log,
             voice: Voice::Ours,
+            successor: None,
             owed: VecDeque::new(),
             retry_at: None,
             watchdog,
@@ -162,6 +169,13 @@ impl Teller {
     pub(crate) fn stopped(&mut self, now: Instant, status: &str, leave_at: Option<Instant>) {
         // The runtime is about to end and answers no more.
         self.watchdog = None;
+        if self.voice == Voice::Successors && self.notifier.is_heard() {
+            // A manager that comes to our last message after our end cannot tell any more who sent it, and ignores it:
+            // it would go on believing in this process.
+            if let Err(error) = self.notifier.barrier(BARRIER) {
+                self.complain(&error);
+            }
+        }
         let status = State::Status(status);
         match leave_at {
             Some(at) => {
@@ -172,7 +186,7 @@ impl Teller {
         }
     }
 
-    /// A reload or an upgrade begins. [`reloaded`](Teller::reloaded) or [`handed_over`](Teller::handed_over) must follow:
+    /// A reload or an upgrade begins. [`reloaded`](Teller::reloaded) or [`upgraded`](Teller::upgraded) must follow:
     /// the manager waits for it.
     pub(crate) fn reloading(&mut self, now: Instant) {
         self.tell(now, Weight::Kept, &[State::Reloading]);
@@ -184,20 +198,27 @@ impl Teller {
         self.tell(now, Weight::Kept, &[State::Ready, State::Status(status)]);
     }
 
-    /// The upgrade is over: `successor` is the service's main process. This one is silent from here on.
-    ///
-    /// Before this process exits the manager must have read this: see [`Notifier::barrier`].
-    pub(crate) fn handed_over(&mut self, now: Instant, successor: u32) {
-        self.tell(now, Weight::Kept, &[State::MainPid(successor), State::Ready]);
+    /// The upgrade is over, and `successor` accepts. This process stays the main one as long as the service may come
+    /// back to it.
+    pub(crate) fn upgraded(&mut self, now: Instant, successor: u32) {
+        self.successor = Some(successor);
+        let status = format!("upgraded: process {successor} serves, on probation");
+        self.tell(now, Weight::Kept, &[State::Ready, State::Status(&status)]);
+    }
+
+    /// The upgrade is final: the successor is the service's main process. This one is silent from here on.
+    pub(crate) fn handed_over(&mut self, now: Instant) {
+        let Some(successor) = self.successor.take() else { return };
+        let states = [State::MainPid(successor), State::Ready, State::Status("serving")];
+        self.tell(now, Weight::Kept, &states);
         self.voice = Voice::Successors;
     }
 
-    /// The successor is lost: this process is the service's main process again.
+    /// The successor is lost: this process, the main one still, serves again.
     pub(crate) fn taken_back(&mut self, now: Instant) {
-        self.voice = Voice::Ours;
+        self.successor = None;
         let status = State::Status("serving again: the successor is lost");
-        let pid = State::MainPid(std::process::id());
-        self.tell(now, Weight::Kept, &[pid, State::Ready, status]);
+        self.tell(now, Weight::Kept, &[State::Ready, status]);
     }
 
     fn tell(&mut self, now: Instant, weight: Weight, states: &[State<'_>]) {

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
-use super::teller::{EXTEND, EXTEND_PAST_DEADLINE, OWED_MOST, RETRY, Teller};
+use super::teller::{BARRIER, EXTEND, EXTEND_PAST_DEADLINE, OWED_MOST, RETRY, Teller};
 use super::*;
 use crate::log::{Log, LogFormat};
 
@@ -280,21 +280,51 @@ fn a_manager_that_is_gone_fails_nothing_and_one_that_came_back_is_told() {
 }
 
 #[test]
-fn after_the_hand_over_only_the_successor_speaks_until_it_is_lost() {
+fn the_successor_becomes_the_main_process_when_the_upgrade_is_final_and_speaks_alone_from_then_on()
+{
     let (manager, now) = (Superior::new(), Instant::now());
     let mut teller = teller(&manager, now);
     teller.reloading(now);
     assert!(manager.hears().starts_with("RELOADING=1\nMONOTONIC_USEC="));
-    teller.handed_over(now, 42);
-    assert_eq!(manager.hears(), "MAINPID=42\nREADY=1");
+    teller.upgraded(now, 42);
+    assert_eq!(manager.hears(), "READY=1\nSTATUS=upgraded: process 42 serves, on probation");
+    teller.handed_over(now);
+    assert_eq!(manager.hears(), "MAINPID=42\nREADY=1\nSTATUS=serving");
     teller.progress(now, "draining", None);
     teller.stopping(now, "stopping", None);
-    teller.stopped(now, "finished", None);
     assert!(manager.hears_nothing());
+    let end = std::thread::spawn(move || {
+        teller.stopped(now, "finished", None);
+        teller
+    });
+    // Reading closes the pipe's end that came with it, which is the manager's answer.
+    assert_eq!(manager.hears(), "BARRIER=1");
+    end.join().unwrap();
+    assert!(manager.hears_nothing());
+}
+
+#[test]
+fn a_manager_that_reads_no_more_holds_the_end_of_a_generation_for_the_bound_only() {
+    let (manager, now) = (Superior::new(), Instant::now());
+    let mut teller = teller(&manager, now);
+    teller.upgraded(now, 42);
+    teller.handed_over(now);
+    let begun = Instant::now();
+    teller.stopped(now, "finished", None);
+    assert!(begun.elapsed() >= BARRIER, "it waited for an answer");
+    drop(manager);
+}
+
+#[test]
+fn a_successor_lost_on_probation_never_was_the_main_process() {
+    let (manager, now) = (Superior::new(), Instant::now());
+    let mut teller = teller(&manager, now);
+    teller.upgraded(now, 42);
+    assert_eq!(manager.hears(), "READY=1\nSTATUS=upgraded: process 42 serves, on probation");
     teller.taken_back(now);
-    let pid = std::process::id();
-    let words = format!("MAINPID={pid}\nREADY=1\nSTATUS=serving again: the successor is lost");
-    assert_eq!(manager.hears(), words);
+    assert_eq!(manager.hears(), "READY=1\nSTATUS=serving again: the successor is lost");
+    teller.handed_over(now);
+    assert!(manager.hears_nothing(), "there is nobody to hand over to");
 }
 
 #[test]

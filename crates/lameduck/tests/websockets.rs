@@ -1,0 +1,8 @@
+//! WebSockets at a stop and at an upgrade: what their clients see, with handlers that know nothing of us.
+
+#[path = "websockets/clients.rs"]
+mod clients;
+#[path = "websockets/closes.rs"]
+mod closes;
+#[path = "websockets/naive.rs"]
+mod naive;
