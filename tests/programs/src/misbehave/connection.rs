@@ -20,7 +20,7 @@ pub(super) const READ_BYTES: usize = 16 * 1024;
 /// The first byte of TLS (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 /// What HTTP/2 begins with; HTTP/1.1 has no such method.
-const PREFACE: &[u8] = b"PRI";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 

@@ -138,7 +138,7 @@ async fn next(
         buffer.reserve(READ_BYTES);
         let is_idle = buffer.is_empty() && is_reused;
         let limit = if is_idle { IDLE_LIMIT } else { BEGUN_LIMIT };
-        let holds = is_idle && server.has(Fault::IdleHolds);
+        let holds = is_idle && (server.has(Fault::IdleHolds) || server.has(Fault::Http10Open));
         tokio::select! {
             read = io.stream.read_buf(buffer) => if read? == 0 { return Ok(Next::End(End::InOrder)) },
             () = drain_for(server, limit), if !holds => return Ok(Next::End(End::InOrder)),

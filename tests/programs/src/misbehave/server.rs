@@ -21,6 +21,8 @@ const HOOK_LIMIT: Duration = Duration::from_secs(1);
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// After a failed accept (out of descriptors, say) a moment passes before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// What a server that drops its queue takes for each accept.
+const SLOW_ACCEPT: Duration = Duration::from_millis(5);
 /// So many may wait in the accept queue.
 const BACKLOG: i32 = 1024;
 /// What a server whose readiness is too early needs until it can answer.
@@ -376,6 +378,10 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         return;
     };
     loop {
+        if server.has(Fault::DropQueue) {
+            // A server that is quick enough has no queue to drop.
+            tokio::time::sleep(SLOW_ACCEPT).await;
+        }
         tokio::select! {
             biased;
             () = server.reached(Phase::Draining), if !server.has(Fault::KeepAccepting) => break,

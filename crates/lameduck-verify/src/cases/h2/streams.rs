@@ -177,7 +177,7 @@ pub(super) fn unread_data(stage: &mut Stage<'_>) -> Outcome {
     /// Little enough that the peer's first window holds all of it.
     const BYTES: [u8; 64] = [b'x'; 64];
     stage.start()?;
-    let place: Place = stage.path("endless")?;
+    let place: Place = stage.path("upload")?;
     let mut client = open(stage)?;
     client.send(&post(&place, FIRST, &[]))?;
     client.attend(|client| client.wire.end() != End::Open, BLOCKED_FOR)?;
@@ -185,7 +185,6 @@ pub(super) fn unread_data(stage: &mut Stage<'_>) -> Outcome {
         || client.reset_code(FIRST).is_some()
         || client.wire.end() != End::Open
     {
-        // A path for GET alone: the same with a stream that has not sent its end.
         return inconclusive(format!("{place} does not take a POST that goes on"));
     }
     stage.stop()?;
