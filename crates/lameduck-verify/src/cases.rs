@@ -8,6 +8,7 @@ mod rdy;
 mod sig;
 mod sse;
 mod tls;
+mod upg;
 mod witness;
 mod ws;
 
@@ -24,6 +25,7 @@ const GROUPS: &[(&str, &str, &[Case])] = &[
     ("TLS", "TLS", tls::CASES),
     ("RDY", "readiness", rdy::CASES),
     ("DRN", "what remains after the drain", drn::CASES),
+    ("UPG", "upgrades", upg::CASES),
 ];
 
 /// Every case, in the order of the list.
