@@ -193,6 +193,8 @@ fn red_before_refusal(stage: &mut Stage<'_>) -> Outcome {
     let connects = Prober::start(move || connects(&address))?;
     let told = stage.stop()?;
     stage.wait_gone(stage.exit_limit() + lame_duck_of(stage));
+    // A server that is gone refuses; the prober has to see it once.
+    std::thread::sleep(AT_EXIT);
     let (ready, connects) = (ready.finish(), connects.finish());
     let red =
         ready.iter().find(|look| matches!(look.seen, Ok(status) if !(200..300).contains(&status)));
