@@ -132,6 +132,8 @@ pub enum Need {
     UpgradeCommand,
     /// `[upgrade] ready_timeout`.
     ReadyTimeout,
+    /// `[upgrade] other_version`.
+    OtherVersion,
     /// `[upgrade] rollback`.
     Rollback,
     /// `[upgrade] generations`.
@@ -194,6 +196,10 @@ impl Need {
             Need::ReadyTimeout => declared(
                 upgrade.is_some_and(|it| it.ready_timeout.is_some()),
                 "upgrade.ready_timeout",
+            ),
+            Need::OtherVersion => declared(
+                upgrade.is_some_and(|it| it.other_version.is_some()),
+                "upgrade.other_version",
             ),
             Need::Rollback => {
                 declared(upgrade.is_some_and(|it| it.rollback.is_some()), "upgrade.rollback")
