@@ -72,12 +72,17 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client on a wire on which nothing was read yet.
+    pub fn over(wire: Wire) -> Client {
+        Client { wire, attended: 0 }
+    }
+
     /// Connects and goes as far as said.
     ///
     /// # Errors
     /// When it cannot connect or write, or (for [`UpTo::SettingsAcknowledged`]) no SETTINGS came in `limit`.
     pub fn open(place: &Place, up_to: UpTo, limit: Duration) -> io::Result<Client> {
-        let mut client = Client { wire: Wire::connect(&place.address)?, attended: 0 };
+        let mut client = Client::over(Wire::connect(&place.address)?);
         match up_to {
             UpTo::PartOfPreface => client.wire.send(&PREFACE[..9])?,
             UpTo::Preface => client.wire.send(PREFACE)?,
@@ -107,7 +112,7 @@ impl Client {
     /// # Errors
     /// When it cannot connect or write, or no SETTINGS came in `limit`.
     pub fn open_with(place: &Place, chosen: &[(u16, u32)], limit: Duration) -> io::Result<Client> {
-        let mut client = Client { wire: Wire::connect(&place.address)?, attended: 0 };
+        let mut client = Client::over(Wire::connect(&place.address)?);
         let payload = chosen.iter().flat_map(|(id, value)| {
             [id.to_be_bytes().to_vec(), value.to_be_bytes().to_vec()].concat()
         });
