@@ -34,7 +34,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,6 +48,9 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 
 /// The pause after an attempt that did not reach a server.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
+
+/// Whoever waits for a number of answers is told at each of so many.
+const TOLD_ANSWERS: u64 = 1000;
 
 /// So many losses are kept with their time and circumstances.
 pub const EXAMPLES: usize = 20;
@@ -200,6 +203,7 @@ impl Load {
             begun,
             flow: Mutex::new(Flow { threads, answered: 0 }),
             changed: Condvar::new(),
+            answers: AtomicU64::new(0),
             wanted: self.connections * self.mode.streams(),
         });
         let mut running = Running {
@@ -278,6 +282,8 @@ struct Shared {
     begun: Instant,
     flow: Mutex<Flow>,
     changed: Condvar,
+    /// Answers to all clients.
+    answers: AtomicU64,
     /// First answers until the load flows.
     wanted: usize,
 }
@@ -299,6 +305,14 @@ impl Shared {
     /// One more client (or stream) had its first answer.
     fn first_answer(&self) {
         self.change(|flow| flow.answered += 1);
+    }
+
+    /// One more answer of any client.
+    fn answer(&self) {
+        let before = self.answers.fetch_add(1, Ordering::Relaxed);
+        if (before + 1).is_multiple_of(TOLD_ANSWERS) {
+            self.change(|_| ());
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Flow)) {
@@ -340,6 +354,16 @@ impl Running {
             return Err(NotFlowing { place, answered, wanted: self.shared.wanted });
         }
         Ok(())
+    }
+
+    /// Waits until the clients have had so many answers, to the next thousand, and says whether they have: not when they
+    /// ended or `limit` passed before.
+    pub fn wait_answered(&self, count: u64, limit: Duration) -> bool {
+        let has = || self.shared.answers.load(Ordering::Relaxed) >= count;
+        let flow = self.shared.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |flow: &mut Flow| !has() && flow.threads > 0;
+        drop(self.shared.changed.wait_timeout_while(flow, limit, waits));
+        has()
     }
 
     /// Waits until every client has ended by itself, or `limit`; says whether they have.

@@ -47,6 +47,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         let fate = match end {
             End::Answered => {
                 part.ledger.borrow_mut().answered(known(Fate::Answered));
+                part.shared.answer();
                 if let Some(acked) = &acked {
                     acked.record(requests.id());
                 }

@@ -161,6 +161,7 @@ impl Streams {
             match result {
                 Ok(status) => {
                     self.part.ledger.borrow_mut().answered(known(Fate::Answered, Some(status)));
+                    self.part.shared.answer();
                     self.answers += 1;
                     if !had_answer[place].replace(true) {
                         self.part.shared.first_answer();
