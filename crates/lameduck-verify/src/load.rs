@@ -23,10 +23,12 @@ mod reach;
 mod report;
 mod requests;
 mod stream;
+mod tls;
 
 pub use report::{Latency, Report};
+pub use tls::Trust;
 
-use crate::address::Place;
+use crate::address::{Place, Scheme};
 use crate::trace::Recording;
 use acked::Acked;
 use ledger::Ledger;
@@ -128,6 +130,7 @@ pub struct Load {
     request_limit: Duration,
     until: Until,
     acked: Option<PathBuf>,
+    trust: Trust,
     recorded_since: Option<Instant>,
 }
 
@@ -144,7 +147,26 @@ impl Load {
             request_limit: REQUEST_LIMIT,
             until: Until::Elapsed(Duration::from_secs(5)),
             acked: None,
+            trust: Trust::anybody(),
             recorded_since: None,
+        }
+    }
+
+    /// Whom the clients trust and who they are, where the place is https; nothing said, they trust anybody.
+    pub fn trust(mut self, trust: Trust) -> Load {
+        self.trust = trust;
+        self
+    }
+
+    /// What the clients share for TLS, where there is TLS.
+    fn tls(&self) -> io::Result<Option<Arc<rustls::ClientConfig>>> {
+        let protocols: &[&[u8]] = match self.mode {
+            Mode::KeepAlive | Mode::NewConnection | Mode::Post => &[b"http/1.1"],
+            Mode::Http2 { .. } => &[b"h2"],
+        };
+        match self.place.scheme {
+            Scheme::Http => Ok(None),
+            Scheme::Https => self.trust.client(protocols).map(Some),
         }
     }
 
@@ -193,9 +215,10 @@ impl Load {
     /// Starts the clients on threads of their own.
     ///
     /// # Errors
-    /// When the file of acknowledged ids cannot be opened or a thread cannot be started.
+    /// When the file of acknowledged ids cannot be opened, the identity cannot be used, or a thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
         let acked = self.acked.as_deref().map(Acked::open).transpose()?.map(Arc::new);
+        let tls = self.tls()?;
         let threads = self.threads.min(self.connections);
         let begun = Instant::now();
         let shared = Arc::new(Shared {
@@ -216,11 +239,12 @@ impl Load {
             // Thread t of n carries the clients t, t + n, t + 2n, …
             let clients: Vec<usize> = (thread..self.connections).step_by(threads).collect();
             let (load, shared, acked) = (self.clone(), shared.clone(), acked.clone());
+            let tls = tls.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let work = move || {
                 let _ended = EndOfThread(shared.clone());
                 let local = tokio::task::LocalSet::new();
-                let clients = clients_of_a_thread(load, thread, clients, shared, acked);
+                let clients = clients_of_a_thread(load, thread, clients, shared, acked, tls);
                 runtime.block_on(local.run_until(clients))
             };
             let started = std::thread::Builder::new().name(format!("clients-{thread}")).spawn(work);
@@ -237,13 +261,19 @@ async fn clients_of_a_thread(
     clients: Vec<usize>,
     shared: Arc<Shared>,
     acked: Option<Arc<Acked>>,
+    tls: Option<Arc<rustls::ClientConfig>>,
 ) -> Ledger {
     let recording = load.recorded_since.map(|begun| Recording::new(begun, thread));
     let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun, recording)));
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
-        let part =
-            Part { client, load: load.clone(), shared: shared.clone(), ledger: ledger.clone() };
+        let part = Part {
+            client,
+            load: load.clone(),
+            shared: shared.clone(),
+            ledger: ledger.clone(),
+            tls: tls.clone(),
+        };
         match load.mode {
             Mode::KeepAlive | Mode::NewConnection | Mode::Post => {
                 tasks.spawn_local(http1::client(part, acked.clone()));
@@ -271,6 +301,7 @@ async fn clients_of_a_thread(
 /// What one client is given.
 struct Part {
     client: usize,
+    tls: Option<Arc<rustls::ClientConfig>>,
     load: Load,
     shared: Arc<Shared>,
     ledger: Rc<std::cell::RefCell<Ledger>>,
