@@ -5,6 +5,7 @@ mod admin;
 mod bad_input;
 mod command;
 mod deadline;
+mod events;
 mod exhaustion;
 mod heads;
 mod http1;
