@@ -4,6 +4,7 @@
 //! whose order rotates, each in a fresh process, and ratios are taken between neighbours in time.
 
 mod client;
+mod clients;
 mod exit;
 mod instructions;
 mod load;
@@ -56,6 +57,8 @@ enum Name {
     Memory,
     /// How long an exit takes
     Exit,
+    /// The careful client beside wrk and h2load
+    Client,
     /// An upgrade: the first answer, idle connections, a new version that is killed
     Upgrade,
     /// Upgrades under load beside the reloads of nginx and HAProxy
@@ -109,6 +112,7 @@ const BENCHES: &[(Name, &str, RunBench)] = &[
     (Name::Instructions, "instructions for one GET /b", instructions::run),
     (Name::Memory, "memory for one idle kept-alive connection", memory::run),
     (Name::Exit, "how long an exit takes", exit::run),
+    (Name::Client, "requests a second of the clients themselves", clients::run),
     (Name::Upgrade, "one upgrade of lameduck serve", upgrade::run),
     (Name::Reloads, "upgrades under load", reloads::run),
 ];

@@ -57,7 +57,8 @@
 //! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
 //! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
 //! | [`notify`] | what a service manager is told |
-//! | [`phase`] | the pure machine that decides what happens next: no task, no socket, no clock |
+//! | [`generation`] | the pure machine that decides for one generation: its life and its takeovers |
+//! | [`phase`] | the pure machine that decides what happens next in a life: no task, no socket, no clock |
 //!
 //! # Defaults
 //!
@@ -117,7 +118,6 @@
 //! | `operator::FIRST_WORD` | 5 s | how long whoever connects to the control socket may take to say what it wants |
 //! | `operator::STATUS` | 1 s | how long another generation may take to tell its status |
 //! | `respawn::BUSY` | 1 s | how long a program that is just being written is tried again |
-//! | `succeed::ROLLBACK` | 5 s | how long a predecessor may take to serve again |
 //! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word |
 //! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
 //! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
@@ -125,9 +125,12 @@
 //! | `takeover::STATE_TIMEOUT` | 5 s | writing the states down |
 //! | `takeover::COMMIT_TIMEOUT` | 15 s | the commit |
 //! | `takeover::ACCEPTING_TIMEOUT` | 5 s | from the commit to accepting |
-//! | `upgrade::SEND` | 5 s | one message to it |
-//! | `upgrade::EXIT` | 1 s | from the end of its conversation to its exit, and from there to the end of its last words |
-//! | `upgrade::KILL_AFTER` | 5 s | from TERM to KILL for one that is not wanted |
+//! | `takeover::RETURN_TIMEOUT` | 5 s | from the wish to give the service back to the predecessor's serving |
+//! | [`generation::EXIT`] | 1 s | from the end of a successor's conversation to its exit, and from there to the end of its last words |
+//! | [`generation::KILL_AFTER`] | 5 s | from TERM to KILL for a successor that is not wanted |
+//! | [`generation::QUEUED`] | 16 | upgrades that may wait for the one under way |
+//! | `conversation::SEND` | 5 s | one message to another generation |
+//! | `conversation::INBOX` | 64 | messages of another generation that have come and were not looked at |
 //! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |
 //!
@@ -169,9 +172,11 @@ pub mod axum;
 pub mod closing;
 mod connection;
 mod control;
+mod conversation;
 mod driver;
 mod error;
 pub mod exit;
+pub mod generation;
 mod generations;
 pub mod handover;
 #[cfg(feature = "http")]

@@ -214,6 +214,22 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
+}
+
+/// Until something listens there.
+pub fn wait_for_address(address: SocketAddr) -> Result<()> {
+    let until = Instant::now() + START_BOUND;
+    while std::net::TcpStream::connect(address).is_err() {
+        if Instant::now() > until {
+            bail!("nothing listens at {address}");
+        }
+        std::thread::sleep(START_PAUSE);
+    }
+    Ok(())
+}
+
 fn write_nginx_configuration(port: u16, directory: &Path) -> Result<PathBuf> {
     let template = shell::root().join("tests/programs/nginx/nginx.conf.in");
     let text = std::fs::read_to_string(&template)

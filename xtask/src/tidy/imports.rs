@@ -59,6 +59,18 @@ const LAWS: &[ModuleLaw] = &[
         why: "what happens next is decided without runtime, descriptors or clock",
     },
     ModuleLaw {
+        module: "generation",
+        imports: Imports::OnlyStd(&[
+            "generation",
+            "phase",
+            "takeover",
+            "takeover::wire",
+            "takeover::predecessor",
+            "takeover::successor",
+        ]),
+        why: "what one generation does is decided without runtime, descriptors or clock",
+    },
+    ModuleLaw {
         module: "takeover",
         imports: Imports::OnlyStd(&[
             "takeover::wire",

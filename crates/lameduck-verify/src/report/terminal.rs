@@ -4,7 +4,9 @@
 //! the stream is not a terminal or where the terminal knows none.
 
 use super::summary::{Summary, amount, short};
-use crate::verdict::{CaseResult, Level, SuiteReport, Verdict};
+use crate::case::Case;
+use crate::run::Progress;
+use crate::verdict::{CaseResult, Environment, Level, Subject, SuiteReport, Verdict};
 use console::{Style, Term, measure_text_width, truncate_str};
 use std::fmt::Write;
 use std::io;
@@ -61,9 +63,9 @@ impl Colour {
     }
 }
 
-/// Tells which case runs. On a terminal the last line is the current case with its elapsed time; elsewhere
-/// there is one plain line for each case, when it has ended.
-pub struct Progress {
+/// Tells which case runs, to [`Suite::run`](crate::run::Suite::run). On a terminal the last line is the current case
+/// with its elapsed time; elsewhere there is one plain line for each case, when it has ended.
+pub struct Live {
     shared: Arc<Shared>,
     ticking: Option<JoinHandle<()>>,
 }
@@ -88,17 +90,17 @@ struct Current {
     begun: Instant,
 }
 
-impl Progress {
-    /// For so many runs of cases, on standard error.
-    pub fn new(total: usize) -> Progress {
-        Progress::on(Term::stderr(), total)
+impl Live {
+    /// On standard error.
+    pub fn new() -> Live {
+        Live::on(Term::stderr())
     }
 
-    /// As [`new`](Progress::new), on a terminal or file of the caller's.
-    pub fn on(term: Term, total: usize) -> Progress {
+    /// On a terminal or file of the caller's.
+    pub fn on(term: Term) -> Live {
         let shared = Arc::new(Shared {
             colour: Colour::of(&term),
-            state: Mutex::new(State { total, done: 0, current: None, is_over: false }),
+            state: Mutex::new(State { total: 0, done: 0, current: None, is_over: false }),
             changed: Condvar::new(),
             term,
         });
@@ -106,18 +108,28 @@ impl Progress {
             let shared = shared.clone();
             std::thread::spawn(move || shared.tick())
         });
-        Progress { shared, ticking }
+        Live { shared, ticking }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Live {
+        Live::new()
+    }
+}
+
+impl Progress for Live {
+    fn began(&mut self, _: &Subject, _: &Environment, cases: usize) {
+        self.shared.lock().total = cases;
     }
 
-    /// This case begins.
-    pub fn begin(&self, id: &str, title: &str) {
-        let current = Current { id: id.to_owned(), title: title.to_owned(), begun: Instant::now() };
-        self.shared.lock().current = Some(current);
+    fn case_began(&mut self, case: &Case) {
+        let (id, title) = (case.id.to_owned(), case.title.to_owned());
+        self.shared.lock().current = Some(Current { id, title, begun: Instant::now() });
         self.shared.changed.notify_all();
     }
 
-    /// This case has ended.
-    pub fn end(&self, result: &CaseResult) {
+    fn case_ended(&mut self, result: &CaseResult) {
         let mut state = self.shared.lock();
         state.done += 1;
         state.current = None;
@@ -127,7 +139,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Live {
     fn drop(&mut self) {
         self.shared.lock().is_over = true;
         self.shared.changed.notify_all();
