@@ -130,6 +130,8 @@ pub enum Need {
     UpgradeCommand,
     /// `[upgrade] ready_timeout`.
     ReadyTimeout,
+    /// `[upgrade] other_version`.
+    OtherVersion,
     /// `[upgrade] rollback`.
     Rollback,
     /// `[upgrade] generations`.
@@ -189,6 +191,10 @@ impl Need {
             Need::ReadyTimeout => declared(
                 upgrade.is_some_and(|it| it.ready_timeout.is_some()),
                 "upgrade.ready_timeout",
+            ),
+            Need::OtherVersion => declared(
+                upgrade.is_some_and(|it| it.other_version.is_some()),
+                "upgrade.other_version",
             ),
             Need::Rollback => {
                 declared(upgrade.is_some_and(|it| it.rollback.is_some()), "upgrade.rollback")

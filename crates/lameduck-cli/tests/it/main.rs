@@ -2,11 +2,13 @@
 
 mod accept_queue;
 mod admin;
+mod age;
 mod bad_input;
 mod command;
 mod deadline;
 mod events;
 mod exhaustion;
+mod grpc;
 mod heads;
 mod http1;
 mod http2;
@@ -18,6 +20,7 @@ mod running;
 mod serve;
 mod service;
 mod signals;
+mod tls;
 mod under_load;
 mod under_systemd;
 mod upgrade;

@@ -218,6 +218,7 @@ fn silent_exit(stage: &mut Stage<'_>) -> Outcome {
 fn refused(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let held = stage.hold(1)?;
+    stage.wait_accepted()?;
     stage.stop()?;
     let lame_duck = stage.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span);
     if !stage.wait_not_listening(lame_duck + Duration::from_secs(2))? {

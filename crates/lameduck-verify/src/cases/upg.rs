@@ -348,6 +348,18 @@ pub(super) const CASES: &[Case] = &[
         run: bad::stopped,
     },
     Case {
+        id: "UPG/29",
+        level: Should,
+        title: "a build that speaks another version of the hand-over works or is refused",
+        setup: "a build of another version is put in the program's place",
+        action: "an upgrade under load; then one with the first program",
+        criterion: "it works, or it fails and the old version serves; no request fails either way",
+        why: "the first release with a changed protocol meets the last one without",
+        source: "ecdysis#11",
+        needs: &[Need::Start, Need::Upgrade, Need::Program, Need::OtherVersion],
+        run: bad::other_version,
+    },
+    Case {
         id: "UPG/30",
         level: Should,
         title: "a storm of upgrades does no harm",

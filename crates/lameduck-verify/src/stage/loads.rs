@@ -16,6 +16,9 @@ const BEFORE: Duration = Duration::from_millis(200);
 /// How long the load goes on after an action.
 const AFTER: Duration = Duration::from_millis(200);
 
+/// The same for something that was not started here: what its action sets off may go on.
+const AFTER_ELSEWHERE: Duration = Duration::from_secs(2);
+
 /// Clients of a load, when nothing is said.
 const CLIENTS: usize = 16;
 
@@ -78,7 +81,7 @@ impl Stage<'_> {
         running.wait_ended(BEFORE);
         let acted = act(self);
         // The load sees what comes right after the action as well; it ends by itself where the server is gone.
-        running.wait_ended(AFTER);
+        running.wait_ended(if self.adapter.running.is_some() { AFTER_ELSEWHERE } else { AFTER });
         running.stop();
         let seen = self.finish_load(running);
         self.recorder.span(begun, "action");

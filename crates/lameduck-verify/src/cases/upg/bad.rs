@@ -311,6 +311,33 @@ pub(super) fn stopped(stage: &mut Stage<'_>) -> Outcome {
     }
 }
 
+pub(super) fn other_version(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let other = stage.adapter.upgrade.as_ref().and_then(|upgrade| upgrade.other_version.clone());
+    let other = stage.service().put_in(&other.unwrap_or_default());
+    let found = crate::stage::find_program(&other);
+    let found = found.ok_or_else(|| Fault(format!("upgrade.other_version: no program {other}")))?;
+    let load = stage.load(stage.fast(), Mode::NewConnection);
+    let program = stage.program()?;
+    let (seen, upgraded) = stage.under_load(&load, |stage| {
+        let beside = program.with_extension("next");
+        std::os::unix::fs::symlink(&found, &beside)?;
+        std::fs::rename(&beside, &program)?;
+        stage.try_upgrade()
+    })?;
+    stage.put_program(Stand::Real)?;
+    if seen.failures() > 0 {
+        return fail(format!("with a build of another version: {}", seen.failures_text()));
+    }
+    if let Some(why) = stage.try_upgrade()?.failed {
+        return fail(format!("back to the first build the upgrade fails: {why}"));
+    }
+    pass(match upgraded.failed {
+        None => "the other version took over, and gave the service back".to_owned(),
+        Some(why) => format!("the other version was refused, and the old one served on: {why}"),
+    })
+}
+
 fn name(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     format!("{pid} ({})", name.trim())

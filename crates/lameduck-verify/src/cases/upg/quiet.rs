@@ -1,7 +1,8 @@
 //! Upgrades that no client notices.
 
 use crate::adapter::Adapter;
-use crate::case::{Fault, Outcome, fail, inconclusive, pass, skip};
+use crate::address::Place;
+use crate::case::{Fault, Outcome, fail, inconclusive, pass};
 use crate::fate::{Fate, Tally};
 use crate::load::Mode;
 use crate::probe::Until;
@@ -61,7 +62,7 @@ fn is_running(adapter: &Adapter) -> bool {
 }
 
 /// Upgrades under a load, and what is said of it.
-fn under(stage: &mut Stage<'_>, place: crate::address::Place, mode: Mode) -> Outcome {
+fn under(stage: &mut Stage<'_>, place: Place, mode: Mode) -> Outcome {
     let load = stage.load(place, mode);
     let (seen, done) = stage.under_load(&load, |stage| upgrades(stage, UPGRADES))?;
     // What runs already is not the tester's to kill: there the baseline alone is the proof.
@@ -126,19 +127,16 @@ pub(super) fn reload_storm(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let before = stage.service().processes().len();
     let load = stage.load(stage.fast(), Mode::NewConnection);
-    let ((seen, most), _) = {
-        let (seen, most) = stage.under_load(&load, |stage| {
-            let mut most = 0;
-            for _ in 0..STORM {
-                let begun = Instant::now();
-                stage.ask_only()?;
-                most = most.max(stage.service().processes().len());
-                std::thread::sleep(STORM_PAUSE.saturating_sub(begun.elapsed()));
-            }
-            Ok(most)
-        })?;
-        ((seen, most), ())
-    };
+    let (seen, most) = stage.under_load(&load, |stage| {
+        let mut most = 0;
+        for _ in 0..STORM {
+            let begun = Instant::now();
+            stage.ask_only()?;
+            most = most.max(stage.service().processes().len());
+            std::thread::sleep(STORM_PAUSE.saturating_sub(begun.elapsed()));
+        }
+        Ok(most)
+    })?;
     stage.figure("most processes", most as f64, "processes");
     let cap = stage.adapter.upgrade.as_ref().and_then(|upgrade| upgrade.generations).unwrap_or(10);
     let deadline = Instant::now() + STORM_OVER;
@@ -168,23 +166,40 @@ pub(super) fn once(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let file = stage.service().directory().join("acknowledged");
     let load = stage.load(stage.path("post")?, Mode::Post).acked(&file);
-    let (_, done) = stage.under_load(&load, |stage| upgrades(stage, COUNTED))?;
-    let acknowledged = std::fs::read_to_string(&file)?;
     let count = stage.path("count")?;
-    let (mut asked, mut twice, mut never) = (0, 0, 0);
+    let is_total = !count.path.contains("{id}");
+    let before = if is_total { counted(stage, &count)? } else { 0 };
+    let (seen, done) = stage.under_load(&load, |stage| upgrades(stage, COUNTED))?;
+    let acknowledged = std::fs::read_to_string(&file)?;
     let all: Vec<&str> = acknowledged.lines().collect();
+    if is_total {
+        // The baseline's are acknowledged as well. What was lost may have been executed or not.
+        let executed = counted(stage, &count)?.saturating_sub(before);
+        let (least, most) = (all.len() as u64, all.len() as u64 + seen.lost());
+        stage.recorder.count(
+            &std::iter::repeat_n(Fate::Duplicated, executed.saturating_sub(most) as usize)
+                .collect(),
+        );
+        return match executed {
+            executed if executed < least => {
+                fail(format!("{least} were acknowledged, and {executed} were executed"))
+            }
+            executed if executed > most => fail(format!(
+                "{least} were acknowledged and {} lost, and {executed} were executed",
+                seen.lost()
+            )),
+            executed => pass(format!("{done} upgrades; {executed} executed, {least} acknowledged")),
+        };
+    }
+    let (mut asked, mut twice, mut never) = (0, 0, 0);
     let step = (all.len() / ASKED).max(1);
     for id in all.iter().step_by(step) {
-        let place = crate::address::Place { path: count.path.replace("{id}", id), ..count.clone() };
-        let told = stage.ask(&place)?;
-        let number = told.field("count").unwrap_or_else(|| told.body.trim().to_owned());
+        let place = Place { path: count.path.replace("{id}", id), ..count.clone() };
         asked += 1;
-        match number.parse::<u64>() {
-            Ok(1) => {}
-            Ok(0) => never += 1,
-            Ok(_) => twice += 1,
-            Err(_) if told.status == 404 => never += 1,
-            Err(_) => return skip(format!("{place} answers {} {}", told.status, told.body.trim())),
+        match counted(stage, &place)? {
+            1 => {}
+            0 => never += 1,
+            _ => twice += 1,
         }
     }
     stage.recorder.count(&std::iter::repeat_n(Fate::Duplicated, twice).collect());
@@ -195,5 +210,16 @@ pub(super) fn once(stage: &mut Stage<'_>) -> Outcome {
         _ => {
             fail(format!("of {asked} acknowledged ids {twice} were executed twice, {never} never"))
         }
+    }
+}
+
+/// What the server counted: a number, a JSON field `count`, or nothing at all (404).
+fn counted(stage: &Stage<'_>, place: &Place) -> Result<u64, Fault> {
+    let told = stage.ask(place)?;
+    let number = told.field("count").unwrap_or_else(|| told.body.trim().to_owned());
+    match number.parse() {
+        Ok(number) => Ok(number),
+        Err(_) if told.status == 404 => Ok(0),
+        Err(_) => Err(Fault(format!("{place} answers {} {}", told.status, told.body.trim()))),
     }
 }
