@@ -139,8 +139,8 @@ struct Latencies {
 }
 
 fn latencies(bench: &Bench, subjects: &[&Subject]) -> Result<()> {
-    let rounds = bench.pick(6, 1);
-    let lasting = Duration::from_secs(bench.pick(10, 2));
+    let rounds = bench.pick(4, 1);
+    let lasting = Duration::from_secs(bench.pick(5, 2));
     println!(
         "{rounds} pairs of runs of {} s, {RATE} requests a second over {CLIENTS} kept connections, an upgrade each second \
          in one run of each pair; latency from the intended time of sending, us, median of the runs\n",
