@@ -141,6 +141,8 @@
 //! | [`generation::QUEUED`] | 16 | upgrades that may wait for the one under way |
 //! | `conversation::SEND` | 5 s | one message to another generation |
 //! | `conversation::INBOX` | 64 | messages of another generation that have come and were not looked at |
+//! | [`upgrade::SEEK`] | 5 | how often a generation whose successor is gone looks for the one that serves |
+//! | `upgrade::SEEK_PAUSE` | 50 ms | the time between two looks |
 //! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |
 //!

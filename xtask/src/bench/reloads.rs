@@ -63,7 +63,7 @@ struct Found {
 }
 
 fn losses(bench: &Bench, subjects: &[&Subject]) -> Result<()> {
-    let upgrades = bench.pick(20, 2);
+    let upgrades = u32::try_from(bench.pick(bench.stops, 2))?;
     println!(
         "{upgrades} upgrades each, {CLIENTS} closed-loop careful clients: requests lost of those sent; \
          what was not sent, and may be sent again; connections made anew by clients that keep theirs\n"
