@@ -73,6 +73,8 @@ impl Gates {
         let mut state = self.lock();
         match (joins.hold, state.position) {
             (Hold::Drain, Position::Waiting) => {}
+            // A predecessor still answers on this socket, and its clients would meet the readiness of one that starts.
+            (Hold::Nothing, Position::Waiting) if joins.taken_over => {}
             // The admin server answers from the start to the very end.
             (Hold::Nothing, _) | (Hold::Drain, Position::Open) => {
                 let (ack, _) = oneshot::channel();

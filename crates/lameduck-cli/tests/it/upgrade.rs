@@ -13,7 +13,7 @@ use lameduck_verify::target::{Ready, Target};
 use serde_json::Value;
 
 use crate::command::Ended;
-use crate::service::{LIMIT, Service, WITH_ADMIN, new_directory};
+use crate::service::{ADMIN, LIMIT, Service, WITH_ADMIN, new_directory};
 
 /// The control socket, in the server's directory.
 const CONTROL: &str = "run/control";
@@ -223,6 +223,33 @@ fn no_client_notices_an_upgrade_and_no_number_is_lost_or_given_twice() {
     assert_eq!(distinct.len() as u64, distinct.last().unwrap() - before, "a number is missing");
     assert_eq!(service.number(), distinct.last().unwrap() + 1);
     service.wait_answers_from(upgrades() + 1);
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
+    service.leaves_no_process();
+}
+
+/// A successor that is not ready must not answer on the admin socket that it was given.
+#[test]
+fn readiness_stays_green_through_upgrades() {
+    let mut service = Service::upgradable(&WITH_ADMIN);
+    let place = format!("unix:{}:/readyz", service.path(ADMIN).display()).parse().unwrap();
+    let stop = AtomicBool::new(false);
+    let asked = thread::scope(|threads| {
+        let asking = threads.spawn(|| {
+            let mut asked = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let (status, body) = crate::service::get(&place);
+                assert_eq!(status, 200, "{body}");
+                asked += 1;
+            }
+            asked
+        });
+        for _ in 0..5 {
+            service.upgrade();
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    assert!(asked > 5, "it was asked meanwhile: {asked} times");
     assert_eq!(service.operate("stop", &[]).code, Some(0));
     service.leaves_no_process();
 }
