@@ -89,6 +89,15 @@ impl Stream {
         }
     }
 
+    /// The socket alone, if it is a Unix socket. It is no live work any more.
+    pub(crate) fn into_unix(self) -> Option<UnixStream> {
+        self.guard.entry().was_read();
+        match self.socket {
+            Socket::Unix(stream) => Some(stream),
+            Socket::Tcp(_) => None,
+        }
+    }
+
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         self.guard.entry()
     }

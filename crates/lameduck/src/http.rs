@@ -31,13 +31,13 @@ use crate::work::Hold;
 
 pub(crate) mod admin;
 mod connection;
-mod farewell;
+pub(crate) mod farewell;
 mod frames;
 mod framing;
 mod ping;
 mod tracking;
 mod websocket;
-mod wire;
+pub(crate) mod wire;
 
 /// How long a head that is half sent when the drain begins, or after the last answer of its connection, may take to be
 /// finished.

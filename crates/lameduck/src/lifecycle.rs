@@ -1,6 +1,7 @@
 //! The handle a program holds: everything is registered with it.
 
 mod builder;
+mod link;
 mod task;
 
 use std::future::Future;
@@ -33,7 +34,7 @@ use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry, WorkKind};
 
 pub use builder::Builder;
-use task::CatchPanic;
+pub(crate) use task::CatchPanic;
 pub use task::{Blocking, Drain, Task, TaskEnd};
 
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.

@@ -193,6 +193,7 @@ impl Succession {
             used: used.clone(),
             dropped: dropped.into_iter().map(|offered| offered.name).collect(),
             added: Vec::new(),
+            sessions: taking.handover.readable(),
         });
         // A predecessor that is gone is met again by the next read.
         let _ = channel.send_within(SEND, &ready, &[]).await;
@@ -313,7 +314,12 @@ impl Taking {
     fn go_on_with(&self, connection: Connection, socket: OwnedFd) {
         match open(socket) {
             Ok((socket, peer)) => {
-                let Connection { server, unread, .. } = connection;
+                let Connection { server, unread, session, .. } = connection;
+                if let Some(session) = session {
+                    let guard = self.registry.connect(Arc::from(server), peer, Hold::Drain);
+                    let stream = Stream::new(socket, guard, Arrival::Open);
+                    return self.handover.go_on(stream, unread, session);
+                }
                 self.handover.receive(&server, unread, |name| {
                     let guard = self.registry.connect(name, peer, Hold::Drain);
                     Stream::new(socket, guard, Arrival::Open)

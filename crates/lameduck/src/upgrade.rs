@@ -100,6 +100,7 @@ pub(crate) struct Starting {
     process: Option<Process>,
     conversation: Option<Conversation>,
     used: Vec<String>,
+    sessions: Vec<wire::Readable>,
     replies: Vec<oneshot::Sender<Outcome>>,
 }
 
@@ -260,6 +261,7 @@ impl Upgrader {
             process: None,
             conversation: None,
             used: Vec::new(),
+            sessions: Vec::new(),
             replies: reply.into_iter().collect(),
         });
         self.parts.control.send(ToControl::UpgradeBegins);
@@ -510,6 +512,7 @@ impl Upgrader {
     async fn commit(&mut self, ready: Ready) {
         let Some(starting) = &mut self.starting else { return };
         starting.used = ready.used;
+        starting.sessions = ready.sessions;
         starting.stage = Stage::Accepting;
         starting.until = Instant::now() + ACCEPTING_TIMEOUT;
         let attempt = starting.attempt;
@@ -545,7 +548,7 @@ impl Upgrader {
             replies: starting.replies.into_iter().chain(self.waiting.drain(..)).collect(),
         });
         self.parts.gates.hand_on(starting.used);
-        let moving = self.parts.handover.open();
+        let moving = self.parts.handover.open(starting.sessions);
         drop(tokio::spawn(send_connections(
             starting.attempt,
             conversation.channel,

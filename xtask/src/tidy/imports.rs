@@ -103,6 +103,11 @@ const LAWS: &[ModuleLaw] = &[
         why: "a feature hangs itself on the lifecycle (`serve_admin`) and shows what it sees",
     },
     ModuleLaw {
+        module: "websocket::session",
+        imports: Imports::AllBut(&["axum", "control"]),
+        why: "a feature hangs itself on the lifecycle (`websockets`) and on HTTP's byte stream",
+    },
+    ModuleLaw {
         module: "http::farewell",
         imports: Imports::AllBut(&["axum", "control", "takeover"]),
         why: "WebSockets are seen off when the lifecycle asks for it, and it knows what for",

@@ -165,9 +165,9 @@ impl<T> Future for Blocking<T> {
 }
 
 /// Runs a future and turns a panic into its words.
-pub(super) struct CatchPanic<F>(pub(super) Pin<Box<F>>);
+pub(crate) struct CatchPanic<F: ?Sized>(pub(crate) Pin<Box<F>>);
 
-impl<F: Future> Future for CatchPanic<F> {
+impl<F: Future + ?Sized> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -23,6 +23,7 @@ pub(super) async fn send_connections(
             peer: moved.stream.entry().peer().to_string(),
             unread: moved.unread.clone(),
             spilled: None,
+            session: moved.session.clone(),
         });
         let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
         if sent.is_err() {
