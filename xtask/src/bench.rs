@@ -4,14 +4,19 @@
 //! whose order rotates, each in a fresh process, and ratios are taken between neighbours in time.
 
 mod client;
+mod clients;
 mod exit;
 mod instructions;
+mod load;
 mod losses;
 mod memory;
 mod process;
+mod reloads;
 mod sample;
 mod server;
+mod subject;
 mod throughput;
+mod upgrade;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -36,7 +41,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     stops: Option<usize>,
     /// Only these servers
-    #[arg(long, value_name = "SERVER", value_delimiter = ',', value_parser = server::names())]
+    #[arg(long, value_name = "SERVER", value_delimiter = ',', value_parser = server_names())]
     servers: Vec<String>,
 }
 
@@ -52,6 +57,12 @@ enum Name {
     Memory,
     /// How long an exit takes
     Exit,
+    /// The careful client beside wrk and h2load
+    Client,
+    /// An upgrade: the first answer, idle connections, a new version that is killed
+    Upgrade,
+    /// Upgrades under load beside the reloads of nginx and HAProxy
+    Reloads,
 }
 
 /// How thoroughly to measure.
@@ -70,6 +81,13 @@ struct Bench {
     /// Programs not built by cargo, and each server's own directory while it runs.
     scratch: PathBuf,
     only: Vec<String>,
+}
+
+/// Those that are stopped and those that are upgraded.
+fn server_names() -> Vec<&'static str> {
+    let stopped = server::names();
+    let upgraded = subject::names().filter(|name| !stopped.contains(name));
+    stopped.iter().copied().chain(upgraded).collect()
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -94,6 +112,9 @@ const BENCHES: &[(Name, &str, RunBench)] = &[
     (Name::Instructions, "instructions for one GET /b", instructions::run),
     (Name::Memory, "memory for one idle kept-alive connection", memory::run),
     (Name::Exit, "how long an exit takes", exit::run),
+    (Name::Client, "requests a second of the clients themselves", clients::run),
+    (Name::Upgrade, "one upgrade of lameduck serve", upgrade::run),
+    (Name::Reloads, "upgrades under load", reloads::run),
 ];
 
 /// What `ci` runs: every bench with small numbers.
@@ -138,10 +159,12 @@ impl Bench {
 
     /// Those of a bench's servers that were asked for, which may be none.
     fn servers(&self, names: &[&str]) -> Result<Vec<&'static Server>> {
-        let wanted = |name: &&&str| {
-            self.only.is_empty() || self.only.iter().any(|only| only.as_str() == **name)
-        };
-        names.iter().filter(wanted).map(|name| Server::named(name)).collect()
+        names.iter().filter(|name| self.wants(name)).map(|name| Server::named(name)).collect()
+    }
+
+    /// Whether this server was asked for.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 
     /// A program cargo built, or an error that names the place where it should be.

@@ -1,9 +1,10 @@
-//! The project's own tasks: `cargo xtask ci | test | setup | tidy | bench`.
+//! The project's own tasks: `cargo xtask ci | test | setup | tidy | bench | scoreboard`.
 //!
 //! Everything a contributor or a hosted runner does goes through here, so that both do the same.
 
 mod bench;
 mod ci;
+mod scoreboard;
 mod setup;
 mod shell;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
     Setup,
     /// The laws of the house: who imports whom, where unsafe may stand, lengths, words, links
     Tidy,
+    /// Run the conformance suite against every server it has an adapter for, and write who fails which case
+    Scoreboard(scoreboard::Options),
     /// Measure against other servers and print tables
     Bench(bench::Options),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Setup => setup::run(),
         Task::Tidy => tidy::run(),
+        Task::Scoreboard(options) => scoreboard::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match outcome {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lameduck::LogFormat;
+use lameduck::jobs::CONCURRENCY;
 use lameduck::lifecycle::{MAX_GENERATIONS, PROBATION};
 
 use crate::store::DatabaseUrl;
@@ -43,6 +44,8 @@ pub struct Config {
     pub linger: Duration,
     /// How long `GET /a` waits.
     pub slow: Duration,
+    /// How many background jobs this process works on at once; zero leaves them to others.
+    pub jobs: usize,
     /// Where operators and successors find this service; without it there is no upgrade.
     pub control: Option<PathBuf>,
     /// Whether this start takes the service over from one that runs.
@@ -69,6 +72,7 @@ impl Default for Config {
             lame_duck: Duration::ZERO,
             linger: Duration::from_millis(250),
             slow: Duration::from_secs(9),
+            jobs: CONCURRENCY,
             control: None,
             takeover: Takeover::WhenAsked,
             probation: PROBATION,

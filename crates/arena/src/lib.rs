@@ -14,6 +14,7 @@ mod background;
 mod config;
 pub mod counter;
 mod error;
+pub mod jobs;
 mod metrics;
 pub mod orders;
 pub mod routes;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Grace, Takeover};
 use crate::counter::{self, Counter};
+use crate::jobs::JobQueue;
 use crate::orders::Orders;
 use crate::routes::{App, router};
 use crate::store::{Store, StoreError};
@@ -151,6 +152,7 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
     let app = App {
         counter: Arc::new(Counter::continue_in(home, stored, store.clone())),
         orders: Arc::new(Orders::start(store.clone())),
+        jobs: JobQueue::new(store.clone(), life.generation()),
         slow: config.slow,
         version: config.version.as_str().into(),
         generation: life.generation(),
@@ -168,6 +170,8 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
         .uses(["database"])
         .run(move || async move { orders.close().await })
         .map_err(refused)?;
+    let worker = life.jobs("jobs", app.jobs.clone()).concurrency(config.jobs);
+    worker.uses(["database"]).start().map_err(refused)?;
     Ok(Open { app, store })
 }
 

@@ -19,6 +19,8 @@ use crate::duration;
 const THREADS_LIMIT: usize = 1024;
 /// More generations than this at once are a typing mistake: each is a whole process.
 const GENERATIONS_LIMIT: usize = 64;
+/// More jobs at once than any database wants.
+const JOBS_LIMIT: usize = 1_000;
 /// More repetitions of a case than this are a typing mistake.
 const REPEATS_LIMIT: usize = 10_000;
 
@@ -183,9 +185,21 @@ pub struct Verify {
     #[arg(long, value_name = "CASE")]
     pub explain: Option<String>,
 
+    /// Writes a page with a timeline of each case to this file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
+
     /// Writes the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
+
+    /// Adds every connection and request with its times to the JSON.
+    #[arg(long, requires = "json")]
+    pub traces: bool,
+
+    /// Writes the report as JUnit XML to this file.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<String>,
 
     /// The command that starts the server in the foreground, with {port} or {address} where it belongs.
     #[arg(last = true, value_name = "CMD")]
@@ -245,6 +259,11 @@ pub struct Serve {
           allow_hyphen_values = true, value_parser = by(duration::parse))]
     pub slow: Duration,
 
+    /// Works on this many background jobs at once; 0 leaves them to other processes on the same database.
+    #[arg(long, value_name = "N", env = "LAMEDUCK_JOBS", default_value = "4",
+          allow_hyphen_values = true, value_parser = by(jobs))]
+    pub jobs: usize,
+
     /// Can be upgraded and asked here: a socket in a directory of this user alone, which is made if it is missing.
     #[arg(long, value_name = "PATH", env = "LAMEDUCK_CONTROL")]
     pub control: Option<PathBuf>,
@@ -294,6 +313,7 @@ impl From<Serve> for Config {
             lame_duck: flags.lame_duck,
             linger: flags.linger,
             slow: flags.slow,
+            jobs: flags.jobs,
             control: flags.control,
             takeover: if flags.takeover { Takeover::Always } else { Takeover::WhenAsked },
             probation: flags.probation,
@@ -372,6 +392,13 @@ fn threads(text: &str) -> Result<usize, BadValue> {
 
 fn generations(text: &str) -> Result<usize, BadValue> {
     number(text, GENERATIONS_LIMIT, "not a number of generations")
+}
+
+fn jobs(text: &str) -> Result<usize, BadValue> {
+    match text {
+        "0" => Ok(0),
+        _ => number(text, JOBS_LIMIT, "not a number of jobs"),
+    }
 }
 
 fn repeats(text: &str) -> Result<usize, BadValue> {

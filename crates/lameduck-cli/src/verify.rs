@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use lameduck_verify::adapter::Adapter;
 use lameduck_verify::case::Case;
 use lameduck_verify::cases;
-use lameduck_verify::run::{Progress, Suite};
-use lameduck_verify::verdict::{CaseResult, Level, SuiteReport, Verdict};
+use lameduck_verify::report::{html, json, junit, terminal};
+use lameduck_verify::run::Suite;
+use lameduck_verify::verdict::{Level, SuiteReport, Verdict};
 
 use crate::complaint::Complaint;
 use crate::flags::Verify;
@@ -44,10 +45,14 @@ pub fn run(flags: Verify) -> Result<ExitCode, Complaint> {
     let outputs = Outputs::open(&flags)?;
     lameduck_verify::interrupt::on_interrupt(interrupted)
         .map_err(|error| Complaint::failed(format!("cannot wait for signals: {error}"), HINT))?;
-    let report = suite.run(&mut Lines).map_err(|error| {
+    let mut live = terminal::Live::new();
+    let report = suite.run(&mut live).map_err(|error| {
         Complaint::usage(error.to_string(), "nothing was tested; mend the command or the adapter")
     })?;
+    drop(live);
+    let told = terminal::print(&report);
     outputs.write(&report)?;
+    told.map_err(|error| Complaint::failed(format!("standard output: {error}"), HINT))?;
     Ok(ExitCode::from(code(&report)))
 }
 
@@ -114,27 +119,40 @@ fn adapter(flags: &Verify) -> Result<Adapter, Complaint> {
 /// The files that reports are written to, opened before anything is tested: a path that cannot be written is known at
 /// once and not after minutes.
 struct Outputs {
-    json: Option<(String, File)>,
+    files: Vec<(String, File, Form)>,
 }
+
+/// What a file holds.
+type Form = fn(&SuiteReport) -> String;
 
 impl Outputs {
     fn open(flags: &Verify) -> Result<Outputs, Complaint> {
-        Ok(Outputs { json: flags.json.as_deref().map(open).transpose()? })
+        let as_json: Form = match flags.traces {
+            true => |report| json::text(report, json::Traces::Kept) + "\n",
+            false => |report| json::text(report, json::Traces::Left) + "\n",
+        };
+        let wanted: [(&Option<String>, Form); 3] =
+            [(&flags.html, html::text), (&flags.json, as_json), (&flags.junit, junit::text)];
+        let mut files = Vec::new();
+        for (path, form) in wanted {
+            if let Some(path) = path {
+                files.push((path.clone(), open(path)?, form));
+            }
+        }
+        Ok(Outputs { files })
     }
 
     fn write(self, report: &SuiteReport) -> Result<(), Complaint> {
-        if let Some((path, mut file)) = self.json {
-            let written = serde_json::to_writer_pretty(&mut file, report)
-                .map_err(std::io::Error::from)
-                .and_then(|()| file.write_all(b"\n"));
+        for (path, mut file, form) in self.files {
+            let written = file.write_all(form(report).as_bytes());
             written.map_err(|error| unwritable(&path, &error))?;
         }
         Ok(())
     }
 }
 
-fn open(path: &str) -> Result<(String, File), Complaint> {
-    File::create(path).map(|file| (path.to_owned(), file)).map_err(|error| unwritable(path, &error))
+fn open(path: &str) -> Result<File, Complaint> {
+    File::create(path).map_err(|error| unwritable(path, &error))
 }
 
 fn unwritable(path: &str, error: &std::io::Error) -> Complaint {
@@ -142,16 +160,6 @@ fn unwritable(path: &str, error: &std::io::Error) -> Complaint {
         format!("report {path}: {error}"),
         "name a file in a directory you may write to",
     )
-}
-
-/// One line a case, as it ends.
-struct Lines;
-
-impl Progress for Lines {
-    fn case_ended(&mut self, result: &CaseResult) {
-        let CaseResult { id, verdict, title, reason, .. } = result;
-        println!("{:<12} {id:<7} {title}: {reason}", verdict.word());
-    }
 }
 
 fn print(text: &str) -> Result<ExitCode, Complaint> {

@@ -102,6 +102,28 @@ impl Fate {
         }
     }
 
+    /// In words for people, as in `reset before the answer`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Fate::Answered => "answered",
+            Fate::Refused => "connection refused",
+            Fate::ConnectTimedOut => "not connected in time",
+            Fate::ConnectFailed => "could not connect",
+            Fate::ClosedBeforeSend => "closed before it was sent",
+            Fate::GoAwayExcluded => "excluded by GOAWAY",
+            Fate::ResetBeforeResponse => "reset before the answer",
+            Fate::ResetMidResponse => "reset within the answer",
+            Fate::EofBeforeResponse => "closed before the answer",
+            Fate::Truncated => "answer cut short",
+            Fate::TimedOut => "no answer in time",
+            Fate::Http5xx => "answered 5xx",
+            Fate::HttpOther => "answered neither 2xx nor 5xx",
+            Fate::Malformed => "answer not understood",
+            Fate::StreamReset => "stream reset",
+            Fate::IdleCloseRace => "closed while a new request was on its way",
+        }
+    }
+
     /// Answered, not sent or lost.
     pub fn kind(self) -> Kind {
         match self {

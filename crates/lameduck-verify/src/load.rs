@@ -27,6 +27,7 @@ mod stream;
 pub use report::{Latency, Report};
 
 use crate::address::Place;
+use crate::trace::Recording;
 use acked::Acked;
 use ledger::Ledger;
 use std::fmt;
@@ -124,6 +125,7 @@ pub struct Load {
     request_limit: Duration,
     until: Until,
     acked: Option<PathBuf>,
+    recorded_since: Option<Instant>,
 }
 
 impl Load {
@@ -139,6 +141,7 @@ impl Load {
             request_limit: REQUEST_LIMIT,
             until: Until::Elapsed(Duration::from_secs(5)),
             acked: None,
+            recorded_since: None,
         }
     }
 
@@ -178,6 +181,12 @@ impl Load {
         self
     }
 
+    /// Keeps what each connection does, with times since `begun`, for [`Report::pour_into`].
+    pub fn recorded(mut self, begun: Instant) -> Load {
+        self.recorded_since = Some(begun);
+        self
+    }
+
     /// Starts the clients on threads of their own.
     ///
     /// # Errors
@@ -207,7 +216,8 @@ impl Load {
             let work = move || {
                 let _ended = EndOfThread(shared.clone());
                 let local = tokio::task::LocalSet::new();
-                runtime.block_on(local.run_until(clients_of_a_thread(load, clients, shared, acked)))
+                let clients = clients_of_a_thread(load, thread, clients, shared, acked);
+                runtime.block_on(local.run_until(clients))
             };
             let started = std::thread::Builder::new().name(format!("clients-{thread}")).spawn(work);
             running.threads.push(started?);
@@ -219,11 +229,13 @@ impl Load {
 /// Runs the clients of one thread to their end.
 async fn clients_of_a_thread(
     load: Load,
+    thread: usize,
     clients: Vec<usize>,
     shared: Arc<Shared>,
     acked: Option<Arc<Acked>>,
 ) -> Ledger {
-    let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun)));
+    let recording = load.recorded_since.map(|begun| Recording::new(begun, thread));
+    let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun, recording)));
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
         let part =
@@ -353,7 +365,7 @@ impl Running {
     /// # Panics
     /// When a client panicked.
     pub fn finish(mut self) -> Report {
-        let mut sum = Ledger::new(self.shared.begun);
+        let mut sum = Ledger::new(self.shared.begun, None);
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(ledger) => sum.merge(&ledger),

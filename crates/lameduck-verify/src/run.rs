@@ -183,6 +183,7 @@ impl Suite {
             title: case.title.to_owned(),
             verdict: Verdict::Skip,
             reason: String::new(),
+            hint: None,
             took: Duration::ZERO,
             tally: Default::default(),
             figures: Vec::new(),

@@ -2,6 +2,11 @@
 //!
 //! All times are microseconds since the trace began. A trace is bounded: what does not fit is counted, not kept.
 
+mod latency;
+mod recording;
+
+pub(crate) use recording::{Number, Recording, end_after};
+
 use crate::fate::Fate;
 use serde::Serialize;
 
@@ -30,6 +35,8 @@ pub struct Trace {
     pub spans: Vec<Span>,
     /// Connections that waited in the listener's accept queue.
     pub queue: Vec<QueueSample>,
+    /// The latency of everything that was answered, kept or not, by the time of the answer.
+    pub latency: Vec<LatencySlot>,
     /// Connections that were not kept.
     pub connections_left_out: u64,
     /// Requests that were not kept.
@@ -132,6 +139,24 @@ pub struct QueueSample {
     pub waiting: u32,
     /// So many may wait.
     pub most: u32,
+}
+
+/// The latencies of the requests that were answered in a stretch of time, in microseconds, counted from when each
+/// was due where it was due, else from its first byte. A quantile is at most an eighth too high.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LatencySlot {
+    /// From here.
+    pub from: Micros,
+    /// To here.
+    pub to: Micros,
+    /// So many were answered.
+    pub answered: u64,
+    /// Half of them were at least as quick.
+    pub p50: Micros,
+    /// 99 of 100.
+    pub p99: Micros,
+    /// The slowest.
+    pub slowest: Micros,
 }
 
 fn fate<S: serde::Serializer>(fate: &Fate, serializer: S) -> Result<S::Ok, S::Error> {

@@ -31,7 +31,21 @@ pub enum Verdict {
     Inconclusive,
 }
 
+impl Level {
+    /// As reports write it: `MUST`, `SHOULD`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Must => "MUST",
+            Level::Should => "SHOULD",
+        }
+    }
+}
+
 impl Verdict {
+    /// All of them, in the order of the declaration.
+    pub const ALL: [Verdict; 5] =
+        [Verdict::Pass, Verdict::Warn, Verdict::Fail, Verdict::Skip, Verdict::Inconclusive];
+
     /// As reports write it: `PASS`, `WARN`, `FAIL`, `SKIP`, `INCONCLUSIVE`.
     pub fn word(self) -> &'static str {
         match self {
@@ -70,6 +84,8 @@ pub struct CaseResult {
     pub verdict: Verdict,
     /// What was seen, in one sentence; for a skip, what the target does not declare.
     pub reason: String,
+    /// What the server's authors may look at, when the case was not passed.
+    pub hint: Option<String>,
     /// How long it took.
     #[serde(serialize_with = "seconds")]
     pub took: Duration,

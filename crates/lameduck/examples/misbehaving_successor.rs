@@ -176,7 +176,7 @@ fn misspeak(what: &str, control: &Path) {
     }
     if what == "ready-and-hang" {
         let used = socket.offered();
-        socket.send(&Message::Ready(Ready { used, dropped: Vec::new(), added: Vec::new() }));
+        socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
     }
     if what == "garbage-late" {
         socket.offered();
@@ -184,7 +184,7 @@ fn misspeak(what: &str, control: &Path) {
     }
     if what == "crash-between" {
         let used = socket.offered();
-        socket.send(&Message::Ready(Ready { used, dropped: Vec::new(), added: Vec::new() }));
+        socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
         return;
     }
     std::thread::sleep(FOR_EVER);

@@ -9,6 +9,8 @@
 //! 3. With the built-in signals, the process is gone at the latest [`LEAVE`] after a forced end, even if every
 //!    worker thread is blocked; and at the deadline after a clean one, if something unknown still holds it.
 
+mod account;
+
 use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -19,23 +21,31 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use account::Stop;
+
 use crate::closing::Resources;
+use crate::conversation::Heard;
 use crate::exit;
+use crate::generation::{
+    Action as GenerationAction, AttemptId, Closing, Generation, Input as GenerationInput, LineId,
+    Queue,
+};
 use crate::generations::Place;
 use crate::handover::Handover;
-use crate::json::Object;
 use crate::listener::AcceptErrors;
 use crate::log::Log;
 use crate::notify::teller::Teller;
-use crate::phase::{Action, Asked, Cause, Input, Machine, Outcome, Phase, Step};
+use crate::phase::{Action, Asked, Cause, Input, Machine, Phase};
 use crate::readiness::{Sign, State};
-use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
+use crate::report::Report;
 use crate::signals::{self, SignalAction, Signals};
-use crate::upgrade::{Decision, FromControl};
-use crate::work::{Counts, Notice, Registry, Told, WorkItem};
+use crate::takeover::channel::Channel;
+use crate::takeover::wire::{Hello, Why};
+use crate::upgrade::{self, Upgrades};
+use crate::work::{Notice, Registry, Told};
 
 /// How long a process that was forced may still take to leave `main` by itself.
 pub const LEAVE: Duration = Duration::from_millis(30);
@@ -52,10 +62,12 @@ const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// What only the async runtime can do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command {
-    /// Let the accept loops accept.
-    Accept,
+    /// Let the accept loops accept; answer with [`GenerationInput::GateOpened`].
+    OpenGate,
     /// Close the listeners; answer with [`Input::GateClosed`].
-    CloseGate { shared: bool },
+    CloseGate(Closing),
+    /// Close the copies kept for a way back; answer with [`GenerationInput::CopiesClosed`].
+    LetGo,
     /// Close the resources by then; answer with [`Input::Closed`].
     CloseResources { until: Option<Instant> },
     /// Give a sign of life; answer with [`Message::Alive`].
@@ -63,24 +75,45 @@ pub(crate) enum Command {
 }
 
 /// What happened, on its way to the thread.
-#[derive(Debug, Clone, Copy)]
 pub(crate) enum Message {
-    Input(Input),
-    /// A successor is being started.
-    UpgradeBegins,
-    /// It accepts, or failed.
-    UpgradeDone {
-        /// Its process, if it accepts.
-        successor: Option<u32>,
+    Input(GenerationInput),
+    /// The predecessor said something.
+    Above(Heard),
+    /// A successor did.
+    Below(LineId, Heard),
+    /// Somebody asks for the service.
+    Hello {
+        channel: Channel,
+        hello: Hello,
     },
-    /// The successor has come and gone: what is left here ends here.
-    SuccessorLeft,
+    /// Somebody wants an upgrade.
+    Upgrade {
+        queue: Queue,
+        reply: oneshot::Sender<upgrade::Outcome>,
+    },
+    /// Somebody wants the previous version back.
+    RollBack {
+        reply: oneshot::Sender<upgrade::RolledBack>,
+    },
+    /// The process of a successor was started.
+    Started {
+        attempt: AttemptId,
+        process: upgrade::Process,
+    },
+    /// This is what there is to give to a successor.
+    Found(LineId, Result<upgrade::Found, Why>),
     /// Closing needs this much of the grace period.
     Reserve(Duration),
     /// The runtime answers.
     Alive,
     /// The last handle is gone before a stop began: nobody is interested any more.
     Abandon,
+}
+
+impl From<Input> for Message {
+    fn from(input: Input) -> Message {
+        Message::Input(GenerationInput::Life(input))
+    }
 }
 
 /// Sends messages to the thread, from anywhere, without waiting.
@@ -90,8 +123,8 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn send(&self, message: Message) {
-        self.lock().push_back(message);
+    pub(crate) fn send(&self, message: impl Into<Message>) {
+        self.lock().push_back(message.into());
         // A full pipe wakes the thread just as well.
         let _ = rustix::io::write(&self.wake, &[0]);
     }
@@ -119,8 +152,10 @@ pub(crate) struct Hands {
     /// Commands the runtime has picked up; compared with those sent.
     pub(crate) picked_up: Arc<AtomicU64>,
     pub(crate) handover: Arc<Handover>,
-    /// The task that upgrades, when there is a control socket.
-    pub(crate) upgrades: Option<mpsc::UnboundedSender<FromControl>>,
+    /// What upgrades take, when there is a control socket.
+    pub(crate) upgrades: Option<Upgrades>,
+    /// Successors that were told to leave and have not.
+    pub(crate) unwanted: watch::Sender<usize>,
     /// What this generation has in the file system, to be removed at the end.
     pub(crate) place: Option<(Place, u32)>,
     /// The phase, for snapshots.
@@ -182,7 +217,7 @@ impl Drop for Signal {
 
 /// Arms the signals and starts the thread.
 pub(crate) fn start(
-    machine: Machine,
+    generation: Generation,
     map: Signals,
     scope: Scope,
     make_hands: impl FnOnce(&Arc<Sender>) -> Hands,
@@ -200,13 +235,13 @@ pub(crate) fn start(
     let hands = make_hands(&sender);
     let notices = Arc::clone(&sender);
     hands.registry.listen(Box::new(move |notice| {
-        notices.send(Message::Input(match notice {
+        notices.send(match notice {
             Notice::Idle => Input::Idle,
             Notice::Settled => Input::Settled,
-        }));
+        });
     }));
     let thread = Control {
-        machine,
+        generation,
         map,
         scope,
         signals: pipes,
@@ -222,25 +257,6 @@ pub(crate) fn start(
     Ok(sender)
 }
 
-/// What is remembered of the stop under way.
-struct Stop {
-    began: Instant,
-    phase: Phase,
-    phase_began: Instant,
-    phases: Vec<(&'static str, Duration)>,
-    before: Totals,
-    /// What had left when the force came: nothing finishes after it.
-    at_force: Option<Totals>,
-    cut: Counts,
-    cut_work: Vec<WorkItem>,
-    progress_at: Instant,
-}
-
-struct Totals {
-    left: Counts,
-    served: u64,
-}
-
 enum End {
     NotYet,
     /// The report is out. The process is made to leave at this instant, if there is one.
@@ -252,7 +268,7 @@ enum End {
 }
 
 struct Control {
-    machine: Machine,
+    generation: Generation,
     map: Signals,
     scope: Scope,
     signals: Vec<Signal>,
@@ -278,7 +294,7 @@ impl Control {
                 self.take_message(message);
             }
             let now = Instant::now();
-            self.feed(now, Input::Tick);
+            self.feed(now, GenerationInput::Tick);
             self.progress(now);
             self.hands.teller.retry(now);
             if self.hands.teller.asks_runtime(now) {
@@ -292,7 +308,10 @@ impl Control {
         match self.end {
             End::NotYet => false,
             // In a process of ours the thread stays: it alone can make the process leave, and take a signal.
-            End::Abandoned | End::Reported { .. } => self.scope == Scope::Library,
+            // Nobody else kills a successor that will not leave.
+            End::Abandoned | End::Reported { .. } => {
+                self.scope == Scope::Library && self.generation.unwanted() == 0
+            }
         }
     }
 
@@ -306,7 +325,7 @@ impl Control {
             End::NotYet => Some(stop.progress_at),
             End::Reported { .. } | End::Abandoned => None,
         });
-        let dues = [self.machine.poll_timeout(), progress_at, leave_at, self.hands.teller.due()];
+        let dues = [self.generation.poll_timeout(), progress_at, leave_at, self.hands.teller.due()];
         let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -347,9 +366,9 @@ impl Control {
                 None
             }
             SignalAction::Upgrade if self.hands.upgrades.is_some() => {
-                if let Some(upgrades) = &self.hands.upgrades {
-                    let _ = upgrades.send(FromControl::Upgrade);
-                }
+                // Nobody waits for it: the log tells what came of it.
+                let (reply, _) = oneshot::channel();
+                self.take_message(Message::Upgrade { queue: Queue::Refuse, reply });
                 None
             }
             SignalAction::Ignore | SignalAction::Upgrade => {
@@ -362,7 +381,7 @@ impl Control {
         match (stops, &self.end) {
             (None, _) => {}
             (Some(input), End::NotYet) => {
-                self.feed(now, input);
+                self.feed(now, GenerationInput::Life(input));
                 self.act();
             }
             // The report is out and something still holds the process: this is the operator's last word.
@@ -378,57 +397,95 @@ impl Control {
 
     /// A manager that reloads by SIGHUP waits for an answer, even if there is nothing to reload.
     fn answer_reload(&mut self, now: Instant, number: i32, line: &str) {
-        if number == signals::HUP && self.machine.phase() == Phase::Serving {
+        if number == signals::HUP && self.life().phase() == Phase::Serving {
             self.hands.teller.reloading(now);
             self.hands.teller.reloaded(now, line);
         }
     }
 
     fn take_message(&mut self, message: Message) {
+        let upgrades = self.hands.upgrades.as_mut();
+        let input = match message {
+            Message::Input(GenerationInput::Life(Input::Idle)) => {
+                self.hands.registry.is_idle().then_some(GenerationInput::Life(Input::Idle))
+            }
+            Message::Input(input) => {
+                if let (GenerationInput::Exited { .. }, Some(upgrades)) = (&input, upgrades) {
+                    upgrades.exited();
+                }
+                Some(input)
+            }
+            Message::Above(heard) => upgrades.and_then(|upgrades| upgrades.above_heard(heard)),
+            Message::Below(line, heard) => {
+                upgrades.map(|upgrades| upgrades.below_heard(line, heard))
+            }
+            Message::Hello { channel, hello } => {
+                upgrades.and_then(|upgrades| upgrades.hello(channel, hello))
+            }
+            Message::Upgrade { queue, reply } => {
+                upgrades.map(|upgrades| upgrades.upgrade(queue, reply))
+            }
+            Message::RollBack { reply } => upgrades.map(|upgrades| upgrades.roll_back(reply)),
+            Message::Started { attempt, process } => {
+                upgrades.map(|upgrades| upgrades.started(attempt, process))
+            }
+            Message::Found(line, found) => upgrades.map(|upgrades| upgrades.found(line, found)),
+            message => {
+                self.take_other(message);
+                None
+            }
+        };
+        if let Some(input) = input {
+            self.feed(Instant::now(), input);
+        }
+        self.act();
+    }
+
+    fn take_other(&mut self, message: Message) {
         match message {
-            Message::Input(Input::Idle) if !self.hands.registry.is_idle() => {}
-            Message::Input(input) => self.feed(Instant::now(), input),
-            Message::Reserve(reserve) => self.machine.set_reserve(reserve),
-            Message::UpgradeBegins => self.hands.teller.reloading(Instant::now()),
-            Message::UpgradeDone { successor: Some(pid) } => {
-                self.hands.teller.upgraded(Instant::now(), pid);
-            }
-            Message::UpgradeDone { successor: None } => {
-                self.hands.teller.reloaded(Instant::now(), "the upgrade failed, serving on");
-            }
-            Message::SuccessorLeft => self.hands.registry.tell(Told::Finish),
+            Message::Reserve(reserve) => self.generation.set_reserve(reserve),
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
                 End::NotYet if self.stop.is_none() => self.end = End::Abandoned,
                 End::NotYet | End::Reported { .. } | End::Abandoned => {}
             },
+            _ => {}
         }
-        self.act();
     }
 
-    fn feed(&mut self, now: Instant, input: Input) {
-        let before = self.machine.phase();
-        self.machine.handle(now, input);
-        let after = self.machine.phase();
-        if before < Phase::LameDuck && self.machine.cause().is_some() && self.stop.is_none() {
+    fn feed(&mut self, now: Instant, input: GenerationInput) {
+        let before = self.life().phase();
+        self.generation.handle(now, input);
+        let after = self.life().phase();
+        if let Some(upgrades) = &self.hands.upgrades {
+            upgrades.adopts(self.generation.adopts());
+        }
+        if before < Phase::LameDuck && self.life().cause().is_some() && self.stop.is_none() {
             self.stop_begins(now);
         } else if before != after {
             self.phase_changes(now, after);
         }
         self.show(now);
+        let unwanted = self.generation.unwanted();
+        self.hands.unwanted.send_if_modified(|told| std::mem::replace(told, unwanted) != unwanted);
+    }
+
+    fn life(&self) -> &Machine {
+        self.generation.life()
     }
 
     /// Shows the machine's state to whoever looks at it, or waits for it to change.
     fn show(&self, now: Instant) {
+        let life = self.generation.life();
         self.hands.view.send_if_modified(|view| {
-            let cut_at = self.machine.cut_at();
+            let cut_at = life.cut_at();
             let next = View {
-                phase: self.machine.phase(),
-                asked: self.machine.asked(),
+                phase: life.phase(),
+                asked: life.asked(),
                 since: if cut_at == view.cut_at { view.since } else { now },
                 cut_at,
-                deadline: self.machine.deadline(),
+                deadline: life.deadline(),
             };
             let changed = *view != next;
             *view = next;
@@ -436,115 +493,87 @@ impl Control {
         });
     }
 
-    fn stop_begins(&mut self, now: Instant) {
-        let totals = self.totals();
-        let phase = self.machine.phase();
-        self.stop = Some(Stop {
-            began: now,
-            phase,
-            phase_began: now,
-            phases: Vec::new(),
-            before: totals,
-            at_force: None,
-            cut: Counts::default(),
-            cut_work: Vec::new(),
-            progress_at: now + PROGRESS,
-        });
-        let cause = self.machine.cause().map_or_else(String::new, cause_word);
-        match self.machine.cause() {
-            Some(Cause::Successor) => {
-                let line = "A successor accepts: finishing what is in hand";
-                self.hands.log.line("handing-over", line);
-            }
-            _ => {
-                self.hands.log.line("stop", &format!("Shutting down server... {cause}"));
-                self.decide(Decision::Stopping);
-            }
-        }
-        let live = self.hands.registry.counts();
-        let bound = match self.machine.deadline() {
-            Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
-            None => "no deadline".to_owned(),
-        };
-        let waiting = format!("waiting for {live} ({bound})");
-        if live != Counts::default() {
-            self.hands.log.line("waiting", &waiting);
-        }
-        if self.machine.cause() != Some(Cause::Successor) {
-            let deadline = self.machine.deadline();
-            self.hands.teller.stopping(now, &format!("stopping ({cause}): {waiting}"), deadline);
-        }
-    }
-
-    fn phase_changes(&mut self, now: Instant, to: Phase) {
-        if let Some(stop) = &mut self.stop {
-            stop.phases.push((phase_word(stop.phase), now - stop.phase_began));
-            stop.phase = to;
-            stop.phase_began = now;
-        }
-    }
-
-    fn totals(&self) -> Totals {
-        Totals { left: self.hands.registry.left(), served: self.hands.registry.served() }
-    }
-
     fn act(&mut self) {
-        while let Some(action) = self.machine.poll_action() {
+        while let Some(action) = self.generation.poll_action() {
+            self.announce(&action);
             match action {
-                Action::ShowReady => {
-                    self.hands.sign.show(State::Ready);
-                    self.hands.teller.ready(Instant::now());
+                GenerationAction::Life(action) => self.live(action),
+                GenerationAction::OpenGate => self.command(Command::OpenGate),
+                GenerationAction::CloseGate(closing) => self.command(Command::CloseGate(closing)),
+                GenerationAction::LetGo => self.command(Command::LetGo),
+                GenerationAction::SuccessorLeft => {
+                    self.hands.registry.tell(Told::Finish);
+                    self.upgrade_acts(GenerationAction::SuccessorLeft);
                 }
-                Action::ShowNotReady => self.hands.sign.show(State::NotReady),
-                Action::Accept => self.command(Command::Accept),
-                Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
-                Action::CloseGate { shared } => self.command(Command::CloseGate { shared }),
-                Action::Settle => self.hands.registry.settle(),
-                Action::TellFinish => self.tell_finish(),
-                Action::Force => self.force(),
-                Action::CloseResources { until } => {
-                    self.hands.handover.close();
-                    self.command(Command::CloseResources { until });
-                }
-                Action::Stop(outcome) => self.report(outcome),
-                Action::Resume => {
-                    // Whatever stop comes next is a new one, with an account of its own.
-                    self.stop = None;
-                    self.hands.registry.tell(Told::Serve);
-                    self.hands.sign.show(State::Ready);
-                    self.hands.teller.taken_back(Instant::now());
-                    self.decide(Decision::Resumed);
-                    self.command(Command::Accept);
-                }
-                Action::AdmitSuccessor => self.decide(Decision::Admit),
-                Action::RefuseSuccessor(refusal) => self.decide(Decision::Refuse(refusal)),
-                Action::ConfirmSuccessor => {
-                    // Until now background tasks went on, in case the service came back.
-                    self.hands.drain.cancel();
-                    self.hands.teller.handed_over(Instant::now());
-                    self.decide(Decision::Confirmed);
-                }
+                action => self.upgrade_acts(action),
             }
+        }
+    }
+
+    fn upgrade_acts(&mut self, action: GenerationAction) {
+        if let Some(upgrades) = &mut self.hands.upgrades {
+            upgrades.act(action);
+        }
+    }
+
+    /// What the service manager hears of an upgrade.
+    fn announce(&mut self, action: &GenerationAction) {
+        let now = Instant::now();
+        match action {
+            GenerationAction::UpgradeBegins(_) => self.hands.teller.reloading(now),
+            GenerationAction::UpgradeFailed { .. } => {
+                self.hands.teller.reloaded(now, "the upgrade failed, serving on");
+            }
+            GenerationAction::HandOn { heir, .. } => self.hands.teller.upgraded(now, heir.pid),
+            _ => {}
+        }
+    }
+
+    fn live(&mut self, action: Action) {
+        match action {
+            Action::ShowReady => {
+                self.hands.sign.show(State::Ready);
+                self.hands.teller.ready(Instant::now());
+            }
+            Action::ShowNotReady => self.hands.sign.show(State::NotReady),
+            Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
+            Action::Settle => self.hands.registry.settle(),
+            Action::TellFinish => self.tell_finish(),
+            Action::Force => self.force(),
+            Action::CloseResources { until } => {
+                self.hands.handover.close();
+                self.command(Command::CloseResources { until });
+            }
+            Action::Stop(outcome) => self.report(outcome),
+            Action::Resume => {
+                // Whatever stop comes next is a new one, with an account of its own.
+                self.stop = None;
+                self.hands.registry.tell(Told::Serve);
+                self.hands.sign.show(State::Ready);
+                self.hands.teller.taken_back(Instant::now());
+            }
+            Action::ConfirmSuccessor => {
+                // Until now background tasks went on, in case the service came back.
+                self.hands.drain.cancel();
+                self.hands.teller.handed_over(Instant::now());
+            }
+            // The generation's own.
+            Action::Accept
+            | Action::CloseGate { .. }
+            | Action::AdmitSuccessor
+            | Action::RefuseSuccessor(_) => {}
         }
     }
 
     fn tell_finish(&self) {
-        match self.machine.cause() {
+        match self.life().cause() {
             Some(Cause::Successor) => {
                 self.hands.registry.tell(Told::Move);
-                self.decide(Decision::HandedOver);
             }
             Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
                 self.hands.drain.cancel();
                 self.hands.registry.tell(Told::Finish);
             }
-        }
-    }
-
-    fn decide(&self, decision: Decision) {
-        if let Some(upgrades) = &self.hands.upgrades {
-            // Closed when the runtime is gone: then there is nobody to be told.
-            let _ = upgrades.send(FromControl::Decided(decision));
         }
     }
 
@@ -571,111 +600,6 @@ impl Control {
         registry.abort_tasks();
     }
 
-    /// How long the runtime has left a command lying, if it has.
-    fn runtime_blocked(&self, now: Instant) -> Option<Duration> {
-        let waiting = self.hands.picked_up.load(Ordering::Acquire) < self.commands_sent;
-        let since = now.saturating_duration_since(self.command_sent_at?);
-        (waiting && since >= BLOCKED_AFTER).then_some(since)
-    }
-
-    fn report(&mut self, outcome: Outcome) {
-        let now = Instant::now();
-        let runtime_blocked = self.runtime_blocked(now);
-        let mut report = Report {
-            outcome,
-            cause: self.machine.cause(),
-            took: Duration::ZERO,
-            phases: Vec::new(),
-            finished: Counts::default(),
-            cut: Counts::default(),
-            cut_work: Vec::new(),
-            resources: self.hands.resources.reports(),
-            panics: self.hands.registry.panics(),
-            accept_errors: self.hands.accept_errors.count(),
-            runtime_blocked,
-        };
-        if let Some(stop) = self.stop.take() {
-            report.took = now - stop.began;
-            report.phases = stop.phases;
-            let until = stop.at_force.unwrap_or_else(|| self.totals());
-            report.finished = finished_between(&stop.before, &until);
-            report.cut = stop.cut;
-            report.cut_work = stop.cut_work;
-        }
-        self.hands.log.block(&report.to_string(), || report.to_json());
-        let code = report.exit_code();
-        let leave_at = match outcome {
-            Outcome::Finished => self.machine.deadline(),
-            Outcome::DeadlineExceeded | Outcome::Forced(_) => Some(now + LEAVE),
-        };
-        let cut = &report.cut;
-        let (how, done) = (outcome_word(outcome), &report.finished);
-        let status = format!("{how}: {done} completed, {cut} cut");
-        self.hands.teller.stopped(now, &status, leave_at.filter(|_| self.scope == Scope::Process));
-        if let Some((place, generation)) = &self.hands.place {
-            place.release(*generation);
-        }
-        self.end = End::Reported { leave_at, code };
-        self.hands.ended.send_replace(Some(report));
-    }
-
-    fn progress(&mut self, now: Instant) {
-        let Some(stop) = &mut self.stop else { return };
-        if now < stop.progress_at {
-            return;
-        }
-        stop.progress_at = now + PROGRESS;
-        let left = match self.machine.deadline() {
-            Some(at) => format!("{} left", seconds(at.saturating_duration_since(now))),
-            None => "no deadline".to_owned(),
-        };
-        let waiting = match self.machine.phase() {
-            Phase::Closing => {
-                let open = self.hands.resources.open_names();
-                format!("closing {}", open.join(", ")).trim_end().to_owned()
-            }
-            Phase::LameDuck => "lame duck: not ready, still accepting".to_owned(),
-            Phase::Draining(Step::Gate | Step::Settle) => "closing the listeners".to_owned(),
-            Phase::Starting | Phase::Serving | Phase::Draining(Step::Finish) | Phase::Stopped => {
-                let live = self.hands.registry.counts();
-                if live == Counts::default() {
-                    // Only a successor's probation is waited for: not worth a line each second.
-                    return;
-                }
-                let items = self.hands.registry.items();
-                let names: Vec<String> =
-                    items.iter().take(PROGRESS_NAMES).map(ToString::to_string).collect();
-                format!("waiting for {live}: {}", names.join("; "))
-            }
-        };
-        let waiting = format!("{waiting} ({left})");
-        self.hands.log.line("waiting", &waiting);
-        self.hands.teller.progress(now, &waiting, self.machine.deadline());
-        if let Some(blocked) = self.runtime_blocked(now) {
-            let line = format!("the async runtime has not answered for {}", seconds(blocked));
-            self.hands.log.line("blocked", &line);
-        }
-    }
-
-    fn print_work(&self, now: Instant) {
-        let counts = self.hands.registry.counts();
-        let items = self.hands.registry.items();
-        let mut text = format!("{}: live work: {counts}\n", self.machine.phase());
-        for item in &items {
-            text.push_str(&format!("  {item}\n"));
-        }
-        let left = self.machine.deadline().map(|at| at.saturating_duration_since(now));
-        self.hands.log.block(&text, || {
-            Object::new()
-                .string("event", "work")
-                .string("phase", &self.machine.phase().to_string())
-                .optional_millis("left_ms", left)
-                .raw("live", &counts_json(&counts))
-                .array("work", items.iter().map(work_json))
-                .end()
-        });
-    }
-
     fn leave_in_time(&self, now: Instant) {
         let End::Reported { leave_at: Some(leave_at), code } = self.end else { return };
         if now < leave_at || self.scope == Scope::Library {
@@ -693,28 +617,5 @@ impl Control {
             code => code,
         };
         signal_hook::low_level::exit(i32::from(code));
-    }
-}
-
-fn finished_between(before: &Totals, after: &Totals) -> Counts {
-    Counts {
-        requests: after.served.saturating_sub(before.served) as usize,
-        connections: after.left.connections - before.left.connections,
-        websockets: after.left.websockets - before.left.websockets,
-        tasks: after.left.tasks - before.left.tasks,
-        blocking: after.left.blocking - before.left.blocking,
-    }
-}
-
-fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Starting => "starting",
-        Phase::Serving => "serving",
-        Phase::LameDuck => "lame duck",
-        Phase::Draining(Step::Gate) => "gate",
-        Phase::Draining(Step::Settle) => "settle",
-        Phase::Draining(Step::Finish) => "finish",
-        Phase::Closing => "closing",
-        Phase::Stopped => "stopped",
     }
 }

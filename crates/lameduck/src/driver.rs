@@ -6,11 +6,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::closing::{AllClosed, Resources};
 use crate::control::{self, Command, Message};
 use crate::error::Error;
+use crate::generation::{Closing, Input as GateInput};
 use crate::listener::Order;
 use crate::phase::Input;
 use crate::succeed::wire_listener;
@@ -18,13 +19,14 @@ use crate::takeover::wire;
 use crate::work::Hold;
 
 /// The accept loops' orders, and whether loops that join later may open at once.
+#[derive(Default)]
 pub(crate) struct Gates {
     state: Mutex<State>,
-    position: watch::Sender<Position>,
 }
 
 #[derive(Default)]
 struct State {
+    position: Position,
     loops: Vec<Loop>,
     /// The wire names of what a successor accepts from.
     used: BTreeSet<String>,
@@ -42,35 +44,39 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
+    /// A loop that is gone drops the acknowledgement, which acknowledges as well.
+    fn close(&self, closing: Closing) -> oneshot::Receiver<()> {
+        let (ack, acked) = oneshot::channel();
+        let _ = self.orders.send(Order::Close { closing, ack });
+        acked
+    }
+
     fn wire(&self, index: usize) -> wire::Listener {
         wire_listener(index, &self.server, &self.given, self.unix)
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Position {
+    #[default]
     Waiting,
     Open,
     Closed,
 }
 
 impl Gates {
-    pub(crate) fn new() -> Gates {
-        Gates { state: Mutex::default(), position: watch::Sender::new(Position::Waiting) }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add(&self, joins: Loop) -> Result<(), Error> {
         let mut state = self.lock();
-        let position = *self.position.borrow();
-        match (joins.hold, position) {
+        match (joins.hold, state.position) {
             (Hold::Drain, Position::Waiting) => {}
             // The admin server answers from the start to the very end.
             (Hold::Nothing, _) | (Hold::Drain, Position::Open) => {
-                let _ = joins.orders.send(Order::Open);
+                let (ack, _) = oneshot::channel();
+                let _ = joins.orders.send(Order::Open { ack });
             }
             (Hold::Drain, Position::Closed) => {
                 let name = &joins.server;
@@ -81,18 +87,16 @@ impl Gates {
         Ok(())
     }
 
-    fn open(&self) {
-        let state = self.lock();
-        for accepting in &state.loops {
-            let _ = accepting.orders.send(Order::Open);
-        }
-        self.position.send_replace(Position::Open);
-    }
-
-    /// Returns once the loops have been told to accept.
-    pub(crate) async fn opened(&self) {
-        // An error means that the sender is gone, which is us.
-        let _ = self.position.subscribe().wait_for(|position| *position == Position::Open).await;
+    /// Orders the loops to accept and returns their acknowledgements.
+    fn open(&self) -> Vec<oneshot::Receiver<()>> {
+        let mut state = self.lock();
+        state.position = Position::Open;
+        let open = |accepting: &Loop| {
+            let (ack, acked) = oneshot::channel();
+            let _ = accepting.orders.send(Order::Open { ack });
+            acked
+        };
+        state.loops.iter().map(open).collect()
     }
 
     /// What a successor goes on accepting from.
@@ -108,34 +112,32 @@ impl Gates {
         state.used = came.map(|(index, accepting)| accepting.wire(index).name).collect();
     }
 
-    /// Orders the loops to close and returns their acknowledgements. With a successor, what it uses stays open
-    /// there; without, the admin server stays open here.
-    fn close(&self, with_successor: bool) -> Vec<oneshot::Receiver<()>> {
-        let state = self.lock();
-        self.position.send_replace(Position::Closed);
+    /// Orders the loops to close and returns their acknowledgements. What a successor uses stays open there; what it
+    /// does not use is closed through the gate, but for the admin server, which stays open here.
+    fn close(&self, closing: Closing) -> Vec<oneshot::Receiver<()>> {
+        let mut state = self.lock();
+        state.position = Position::Closed;
         let mut acks = Vec::new();
         for (index, accepting) in state.loops.iter().enumerate() {
-            let shared = with_successor && state.used.contains(&accepting.wire(index).name);
-            if accepting.hold == Hold::Nothing && !shared {
+            let closing = match state.used.contains(&accepting.wire(index).name) {
+                true => closing,
+                false => Closing::Sole,
+            };
+            if accepting.hold == Hold::Nothing && closing == Closing::Sole {
                 continue;
             }
-            let (ack, acked) = oneshot::channel();
-            // A loop that is gone drops `ack` here, which acknowledges as well.
-            let _ = accepting.orders.send(Order::Close { shared, ack });
-            acks.push(acked);
+            acks.push(accepting.close(closing));
         }
         acks
     }
 
-    /// Gives up the copies that were kept for a way back.
-    pub(crate) fn let_go(&self) {
+    /// Gives up the copies that were kept for a way back, and returns the acknowledgements.
+    fn let_go(&self) -> Vec<oneshot::Receiver<()>> {
         let state = self.lock();
-        for (index, accepting) in state.loops.iter().enumerate() {
-            if state.used.contains(&accepting.wire(index).name) {
-                let (ack, _) = oneshot::channel();
-                let _ = accepting.orders.send(Order::Close { shared: false, ack });
-            }
-        }
+        let loops = state.loops.iter().enumerate();
+        let used =
+            loops.filter(|(index, accepting)| state.used.contains(&accepting.wire(*index).name));
+        used.map(|(_, accepting)| accepting.close(Closing::GivenAway)).collect()
     }
 
     /// A second descriptor of each listening socket, with its name.
@@ -175,25 +177,19 @@ impl Driver {
         while let Some(command) = self.orders.recv().await {
             self.picked_up.fetch_add(1, Ordering::AcqRel);
             match command {
-                Command::Accept => self.gates.open(),
+                Command::OpenGate => self.tell_when(self.gates.open(), GateInput::GateOpened),
                 Command::Answer => self.control.send(Message::Alive),
-                Command::CloseGate { shared } => {
-                    let acks = self.gates.close(shared);
-                    let control = Arc::clone(&self.control);
-                    drop(tokio::spawn(async move {
-                        for ack in acks {
-                            // Sent or dropped: either way that loop accepts no more.
-                            let _ = ack.await;
-                        }
-                        control.send(Message::Input(Input::GateClosed));
-                    }));
+                Command::CloseGate(closing) => {
+                    let closed = GateInput::Life(Input::GateClosed);
+                    self.tell_when(self.gates.close(closing), closed);
                 }
+                Command::LetGo => self.tell_when(self.gates.let_go(), GateInput::CopiesClosed),
                 Command::CloseResources { until } => {
                     let closing = Arc::clone(&self.resources).close_all(until);
                     let control = Arc::clone(&self.control);
                     drop(tokio::spawn(async move {
                         match closing.await {
-                            AllClosed::InTime => control.send(Message::Input(Input::Closed)),
+                            AllClosed::InTime => control.send(Input::Closed),
                             // The control thread's own clock says so as well, and its word is the outcome: two
                             // clocks that race for it would tell the same end now one way and now the other.
                             AllClosed::DeadlineCame => {}
@@ -202,5 +198,16 @@ impl Driver {
                 }
             }
         }
+    }
+    /// Tells the control thread when each of these loops has done what it was told, or is gone: either way it accepts as
+    /// it should.
+    fn tell_when(&self, acks: Vec<oneshot::Receiver<()>>, done: GateInput) {
+        let control = Arc::clone(&self.control);
+        drop(tokio::spawn(async move {
+            for ack in acks {
+                let _ = ack.await;
+            }
+            control.send(Message::Input(done));
+        }));
     }
 }

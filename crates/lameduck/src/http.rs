@@ -35,6 +35,7 @@ pub(crate) mod farewell;
 mod frames;
 mod framing;
 mod ping;
+pub mod streams;
 mod tracking;
 mod websocket;
 pub(crate) mod wire;

@@ -44,6 +44,7 @@
 //! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
 //! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`http::streams`](http/streams/index.html) | event streams and others that last end at a boundary |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
 //! | [`websocket`] | WebSockets: close frames at a stop, names, and those that move |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
@@ -52,10 +53,12 @@
 //! | [`exit`] | the exit codes, in one place |
 //! | [`upgrade`], [`handover`] | the live upgrade: a successor takes over, connections included ([`Builder::control`]) |
 //! | [`shared`], [`states`] | what moves with it: counters both versions write, and states |
+//! | [`jobs`] | a worker on any queue that gives back what it could not finish |
 //! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
 //! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
 //! | [`notify`] | what a service manager is told |
-//! | [`phase`] | the pure machine that decides what happens next: no task, no socket, no clock |
+//! | [`generation`] | the pure machine that decides for one generation: its life and its takeovers |
+//! | [`phase`] | the pure machine that decides what happens next in a life: no task, no socket, no clock |
 //!
 //! # Defaults
 //!
@@ -88,8 +91,19 @@
 //! | [`websocket::CLOSE_STEP`] | 10 ms | the pause between two of them |
 //! | [`websocket::CLOSE_ANSWER`] | 2 s | a client's own close frame ([`CloseFrames::answer_within`](websocket::CloseFrames::answer_within)) |
 //! | [`websocket::MESSAGE_END`] | 1 s | the end of a message in fragments, before a close frame goes between them |
+//! | [`websocket::MOVE_FLUSH`](websocket/constant.MOVE_FLUSH.html) | 1 s | what was sent over a WebSocket, before it moves |
 //! | [`websocket::LAST_CALL`] | 1 s | from the close frames to the cut, for handlers that close themselves |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
+//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
+//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
+//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
+//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
+//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
+//! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
+//! | [`jobs::GIVE_BACK`] | 500 ms | how long before the cut they are dropped and given back |
+//! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
+//! | [`jobs::BACK_OFF`] | 100 ms | the first pause after a claim that failed |
+//! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
@@ -105,7 +119,6 @@
 //! | `operator::FIRST_WORD` | 5 s | how long whoever connects to the control socket may take to say what it wants |
 //! | `operator::STATUS` | 1 s | how long another generation may take to tell its status |
 //! | `respawn::BUSY` | 1 s | how long a program that is just being written is tried again |
-//! | `succeed::ROLLBACK` | 5 s | how long a predecessor may take to serve again |
 //! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word |
 //! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
 //! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
@@ -113,9 +126,12 @@
 //! | `takeover::STATE_TIMEOUT` | 5 s | writing the states down |
 //! | `takeover::COMMIT_TIMEOUT` | 15 s | the commit |
 //! | `takeover::ACCEPTING_TIMEOUT` | 5 s | from the commit to accepting |
-//! | `upgrade::SEND` | 5 s | one message to it |
-//! | `upgrade::EXIT` | 1 s | from the end of its conversation to its exit, and from there to the end of its last words |
-//! | `upgrade::KILL_AFTER` | 5 s | from TERM to KILL for one that is not wanted |
+//! | `takeover::RETURN_TIMEOUT` | 5 s | from the wish to give the service back to the predecessor's serving |
+//! | [`generation::EXIT`] | 1 s | from the end of a successor's conversation to its exit, and from there to the end of its last words |
+//! | [`generation::KILL_AFTER`] | 5 s | from TERM to KILL for a successor that is not wanted |
+//! | [`generation::QUEUED`] | 16 | upgrades that may wait for the one under way |
+//! | `conversation::SEND` | 5 s | one message to another generation |
+//! | `conversation::INBOX` | 64 | messages of another generation that have come and were not looked at |
 //! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |
 //!
@@ -157,14 +173,17 @@ pub mod axum;
 pub mod closing;
 mod connection;
 mod control;
+mod conversation;
 mod driver;
 mod error;
 pub mod exit;
+pub mod generation;
 mod generations;
 pub mod handover;
 #[cfg(feature = "http")]
 pub mod http;
 mod inherit;
+pub mod jobs;
 mod json;
 pub mod lifecycle;
 pub mod listener;

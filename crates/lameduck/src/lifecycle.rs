@@ -16,6 +16,7 @@ use crate::control::{self, Message, View};
 use crate::driver::{Gates, Loop};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::generation::{Input as GenerationInput, Queue};
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::inherit;
@@ -28,8 +29,10 @@ use crate::report::{Report, panic_words};
 use crate::shared::Cells;
 use crate::snapshot::Snapshot;
 use crate::states::{Origin, States};
-use crate::succeed::{Succession, Taking};
-use crate::upgrade::{Event, LEAVE_WITH_US, Queue};
+use crate::succeed::Succession;
+use crate::takeover::successor;
+use crate::takeover::wire::{MAX_TEXT, Status};
+use crate::upgrade::LEAVE_WITH_US;
 use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry, WorkKind};
 
@@ -101,15 +104,15 @@ pub(crate) struct Shared {
     /// What a predecessor left, when this process takes over from one.
     succession: Option<Arc<Succession>>,
     upgrades: Option<Upgrades>,
+    /// Successors that were told to leave and have not.
+    unwanted: watch::Receiver<usize>,
     view: watch::Receiver<View>,
     report: watch::Receiver<Option<Report>>,
 }
 
 /// What a life with a control socket has besides.
 struct Upgrades {
-    events: mpsc::Sender<Event>,
     place: Place,
-    respawned: bool,
     /// Operators that are still to be told of the end.
     waiting: Arc<Waiting>,
 }
@@ -384,19 +387,13 @@ impl Lifecycle {
 
     /// Says that the service can serve: accepting begins and readiness turns green. [`run`](Lifecycle::run) says it too.
     pub fn ready(&self) {
-        match (&self.shared.succession, &self.shared.upgrades) {
-            (Some(succession), Some(upgrades)) => succession.ready(Taking {
-                control: Arc::clone(&self.shared.control),
-                gates: Arc::clone(&self.shared.gates),
-                handover: Arc::clone(&self.shared.handover),
-                registry: Arc::clone(&self.shared.registry),
-                readiness: self.readiness(),
-                log: self.log(),
-                place: upgrades.place.clone(),
-                respawned: upgrades.respawned,
-            }),
-            (Some(_), None) | (None, _) => self.shared.control.send(Message::Input(Input::Ready)),
-        }
+        let ready = self
+            .shared
+            .succession
+            .as_ref()
+            .map(|succession| succession.ready(self.shared.handover.readable()));
+        let ready = GenerationInput::Ready(ready.unwrap_or_default());
+        self.shared.control.send(Message::Input(ready));
     }
 
     /// Says that this start takes long: a predecessor waits at least `more` from now, and logs what for. Nothing
@@ -405,9 +402,10 @@ impl Lifecycle {
     /// However often it is said, a predecessor waits no longer than
     /// [`TAKEOVER_LONGEST`](crate::takeover::TAKEOVER_LONGEST).
     pub fn still_starting(&self, doing: &str, more: Duration) {
-        if let Some(succession) = &self.shared.succession {
-            succession.still_starting(doing, more);
-        }
+        let printable = doing.chars().filter(|c| !c.is_control());
+        let text = printable.take(MAX_TEXT / 4).collect();
+        let status = successor::Input::Status(Status { text, extend: more });
+        self.shared.control.send(Message::Input(GenerationInput::Above(status)));
     }
 
     /// Counters that all generations of this service go on counting: `count` cells under a name.
@@ -462,17 +460,15 @@ impl Lifecycle {
     /// Without a control socket ([`Builder::control`]), and when the successor fails: then nothing has changed.
     pub async fn upgrade(&self) -> Result<(u32, u32), Error> {
         let fail = |why: String| Error::name(format!("upgrade: {why}"));
-        let upgrades = self
-            .shared
-            .upgrades
-            .as_ref()
-            .ok_or_else(|| fail("there is no control socket".to_owned()))?;
+        if self.shared.upgrades.is_none() {
+            return Err(fail("there is no control socket".to_owned()));
+        }
         let (reply, outcome) = oneshot::channel();
-        let asked = upgrades.events.send(Event::Upgrade { queue: Queue::Refuse, reply }).await;
-        match (asked, outcome.await) {
-            (Ok(()), Ok(Ok(successor))) => Ok((successor.pid, successor.generation)),
-            (Ok(()), Ok(Err(why))) => Err(fail(why)),
-            (Err(_), _) | (_, Err(_)) => Err(fail("the service is ending".to_owned())),
+        self.shared.control.send(Message::Upgrade { queue: Queue::Refuse, reply });
+        match outcome.await {
+            Ok(Ok(successor)) => Ok((successor.pid, successor.generation)),
+            Ok(Err(why)) => Err(fail(why)),
+            Err(_) => Err(fail("the service is ending".to_owned())),
         }
     }
 
@@ -483,7 +479,7 @@ impl Lifecycle {
 
     /// Begins a graceful stop, as a signal does; while one is under way, forces it.
     pub fn stop(&self) {
-        self.shared.control.send(Message::Input(Input::Stop(Cause::Request)));
+        self.shared.control.send(Input::Stop(Cause::Request));
     }
 
     /// Says [`ready`](Lifecycle::ready) and waits until everything has ended.
@@ -500,7 +496,7 @@ impl Lifecycle {
         let report = report.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone());
         if let Some(upgrades) = &self.shared.upgrades {
             upgrades.waiting.told(TOLD).await;
-            self.unwanted_are_gone(upgrades, report.as_ref()).await;
+            self.unwanted_are_gone(report.as_ref()).await;
         }
         match report {
             Some(report) => Exit { report },
@@ -511,7 +507,7 @@ impl Lifecycle {
 
     /// Waits until no successor is left that a stop overtook. One that is slow to leave is killed, before the deadline
     /// takes this process away.
-    async fn unwanted_are_gone(&self, upgrades: &Upgrades, report: Option<&Report>) {
+    async fn unwanted_are_gone(&self, report: Option<&Report>) {
         let left = match report.map(|report| report.outcome) {
             Some(Outcome::Finished) => {
                 self.shared.view.borrow().deadline.map_or(LEAVE_WITH_US, |deadline| {
@@ -520,15 +516,12 @@ impl Lifecycle {
             }
             Some(Outcome::DeadlineExceeded | Outcome::Forced(_)) | None => Duration::ZERO,
         };
-        let until = tokio::time::Instant::now() + left.min(LEAVE_WITH_US);
-        let (gone, are_gone) = oneshot::channel();
-        let gone = async {
-            if upgrades.events.send(Event::Leaving { until, gone }).await.is_ok() {
-                // Dropped unanswered when the task is gone, and with it everything it could have waited for.
-                let _ = are_gone.await;
-            }
-        };
-        let _ = tokio::time::timeout(UNWANTED, gone).await;
+        let until = Instant::now() + left.min(LEAVE_WITH_US);
+        let mut unwanted = self.shared.unwanted.clone();
+        if *unwanted.borrow() > 0 {
+            self.shared.control.send(Message::Input(GenerationInput::Leaving { until }));
+            let _ = tokio::time::timeout(UNWANTED, unwanted.wait_for(|left| *left == 0)).await;
+        }
     }
 }
 

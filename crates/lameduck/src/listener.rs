@@ -40,6 +40,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection::{Arrival, Socket, Stream};
 use crate::error::Error;
+use crate::generation::Closing;
 use crate::sys::{self, MinTtl};
 use crate::work::{Hold, Peer, Registry};
 
@@ -497,12 +498,12 @@ enum Gate {
 /// What an accept loop is told.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Accept, or accept again.
-    Open,
+    /// Accept, or accept again. `ack` is sent when this loop does, or dropped when it is gone.
+    Open { ack: oneshot::Sender<()> },
     /// Answer with a second descriptor of the socket, for a successor.
     Duplicate(oneshot::Sender<io::Result<OwnedFd>>),
     /// Stop accepting. `ack` is sent, or dropped, when no connection can be accepted any more.
-    Close { shared: bool, ack: oneshot::Sender<()> },
+    Close { closing: Closing, ack: oneshot::Sender<()> },
 }
 
 /// What went wrong and was survived, for reports and metrics.
@@ -527,13 +528,6 @@ pub(crate) struct Accepting {
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
 }
 
-/// What becomes of a socket that this process stops accepting from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handed {
-    OnToSuccessor,
-    ToNobody,
-}
-
 enum Event {
     Order(Option<Order>),
     Accepted(io::Result<(Socket, Peer)>),
@@ -545,7 +539,9 @@ impl Accepting {
         // Clients wait in the kernel's queue until the lifecycle is ready, and while a successor is on probation.
         while let Some(order) = self.orders.recv().await {
             match order {
-                Order::Open => {}
+                Order::Open { ack } => {
+                    let _ = ack.send(());
+                }
                 Order::Duplicate(to) => {
                     let _ = to.send(listener.duplicate());
                     continue;
@@ -558,12 +554,18 @@ impl Accepting {
             }
             listener.path_belongs_to(Keeper::Us);
             match self.accept_until_close(&listener, &serve).await {
-                Some((Handed::OnToSuccessor, ack)) => {
+                Some((Closing::HandedOver, ack)) => {
                     // The successor accepts from this socket; the copy stays for a rollback.
                     listener.path_belongs_to(Keeper::Other);
                     let _ = ack.send(());
                 }
-                Some((Handed::ToNobody, ack)) => {
+                Some((Closing::GivenAway, ack)) => {
+                    listener.path_belongs_to(Keeper::Other);
+                    drop(listener);
+                    let _ = ack.send(());
+                    return;
+                }
+                Some((Closing::Sole, ack)) => {
                     if listener.origin.is_sole().await {
                         self.close_gate(&mut listener, &serve).await;
                     }
@@ -581,15 +583,16 @@ impl Accepting {
         &mut self,
         listener: &Listener,
         serve: &Handler,
-    ) -> Option<(Handed, oneshot::Sender<()>)> {
+    ) -> Option<(Closing, oneshot::Sender<()>)> {
         loop {
             match self.accept_until_order(listener, serve).await? {
-                Order::Open => {}
+                Order::Open { ack } => {
+                    let _ = ack.send(());
+                }
                 Order::Duplicate(to) => {
                     let _ = to.send(listener.duplicate());
                 }
-                Order::Close { shared: true, ack } => return Some((Handed::OnToSuccessor, ack)),
-                Order::Close { shared: false, ack } => return Some((Handed::ToNobody, ack)),
+                Order::Close { closing, ack } => return Some((closing, ack)),
             }
         }
     }
@@ -640,7 +643,7 @@ impl Accepting {
     }
 
     async fn close_gate(&self, listener: &mut Listener, serve: &Handler) {
-        let mut closing = Closing::new(listener.shut_out());
+        let mut closing = GateClosing::new(listener.shut_out());
         self.empty_queue(listener, &mut closing, serve).await;
         for _ in 0..HANDSHAKE_ROUNDS {
             tokio::time::sleep(HANDSHAKE).await;
@@ -654,7 +657,7 @@ impl Accepting {
     async fn empty_queue(
         &self,
         listener: &Listener,
-        closing: &mut Closing,
+        closing: &mut GateClosing,
         serve: &Handler,
     ) -> u32 {
         let most = closing.most_of_a_pass();
@@ -687,16 +690,16 @@ impl Accepting {
 }
 
 /// What bounds one closing of a gate, over all its passes.
-struct Closing {
+struct GateClosing {
     gate: Gate,
     taken: u32,
     starved_at: tokio::time::Instant,
 }
 
-impl Closing {
-    fn new(gate: Gate) -> Closing {
+impl GateClosing {
+    fn new(gate: Gate) -> GateClosing {
         let starved_at = tokio::time::Instant::now() + STARVED_GATE;
-        Closing { gate, taken: 0, starved_at }
+        GateClosing { gate, taken: 0, starved_at }
     }
 
     fn most_of_a_pass(&self) -> u32 {

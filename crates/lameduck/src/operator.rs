@@ -9,20 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::control::{self, Message as ToControl, Scope};
+use crate::conversation::SEND;
 use crate::exit;
+use crate::generation::Queue;
 use crate::generations::Place;
 use crate::json::Object;
 use crate::operate::Verb;
 use crate::phase::{Cause, Input};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
-use crate::succeed::Succession;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
 use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Reply, Why};
-use crate::upgrade::{Event, Queue, SEND};
 use crate::work::Counts;
 
 /// How long a connection may take to say what it wants.
@@ -43,10 +43,8 @@ const LIVE: &str = "live";
 /// What answers are made of.
 pub(crate) struct Operator {
     pub(crate) control: Arc<control::Sender>,
-    pub(crate) events: mpsc::Sender<Event>,
     pub(crate) place: Place,
     pub(crate) own: u32,
-    pub(crate) succession: Option<Arc<Succession>>,
     pub(crate) snapshot: Box<dyn Fn() -> Option<Snapshot> + Send + Sync>,
     pub(crate) report: watch::Receiver<Option<Report>>,
     /// Operators that wait for the report.
@@ -114,7 +112,7 @@ impl Operator {
         };
         match came {
             Ok(Message::Hello(hello)) => {
-                let _ = self.events.send(Event::Hello { channel, hello }).await;
+                self.control.send(ToControl::Hello { channel, hello });
             }
             Ok(Message::Command(command)) => {
                 if let Ok(channel) = channel.into_async() {
@@ -203,7 +201,7 @@ impl Operator {
 
     async fn stop(&self) -> (u8, String) {
         self.waiting.begins();
-        self.control.send(ToControl::Input(Input::Stop(Cause::Request)));
+        self.control.send(Input::Stop(Cause::Request));
         let mut report = self.report.clone();
         let ended = report.wait_for(Option::is_some).await;
         let answer = match ended.ok().and_then(|report| report.clone()) {
@@ -221,9 +219,7 @@ impl Operator {
 
     async fn upgrade(&self, queue: Queue) -> (u8, String) {
         let (reply, outcome) = oneshot::channel();
-        if self.events.send(Event::Upgrade { queue, reply }).await.is_err() {
-            return (exit::FAILED, "the service is ending".to_owned());
-        }
+        self.control.send(ToControl::Upgrade { queue, reply });
         match outcome.await {
             Ok(Ok(successor)) => {
                 let text = Object::new()
@@ -238,13 +234,12 @@ impl Operator {
     }
 
     async fn rollback(&self) -> (u8, String) {
-        let undone = match &self.succession {
-            Some(succession) => succession.roll_back().await,
-            None => Err("this generation took over from nobody".to_owned()),
-        };
-        match undone {
-            Ok(()) => (exit::OK, String::new()),
-            Err(why) => (exit::FAILED, why),
+        let (reply, done) = oneshot::channel();
+        self.control.send(ToControl::RollBack { reply });
+        match done.await {
+            Ok(Ok(())) => (exit::OK, String::new()),
+            Ok(Err(why)) => (exit::FAILED, why),
+            Err(_) => (exit::FAILED, "the service ended before the rollback".to_owned()),
         }
     }
 }
@@ -265,10 +260,20 @@ async fn first_word(channel: Channel) -> io::Result<(io::Result<Message>, Channe
 pub(crate) async fn is_busy(path: &Path) -> bool {
     match ask(path, LIVE).await {
         Ok(live) => live != "0",
-        // It is gone, or on its way.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-        Err(error) => error.kind() != io::ErrorKind::ConnectionRefused,
+        Err(error) => !is_gone(&error),
     }
+}
+
+/// Whether the other end has left, or is on its way.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotFound
+    )
 }
 
 /// Asks another generation for this part of its status, no longer than [`STATUS`].

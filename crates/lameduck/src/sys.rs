@@ -99,12 +99,20 @@ fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Res
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The user at the other end of a Unix socket (`SO_PEERCRED`, unix(7)).
+/// Who is at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// Zero for a process of another namespace.
+    pub(crate) process: u32,
+    pub(crate) user: u32,
+}
+
+/// Who is at the other end of a Unix socket (`SO_PEERCRED`, unix(7)).
 ///
 /// Asked here and not through a crate: a peer in another namespace of processes, a container say, has process id 0,
 /// which the safe wrapper's type does not allow.
 #[cfg(target_os = "linux")]
-pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     const SOL_SOCKET: i32 = 1;
     const SO_PEERCRED: i32 = 17;
     /// `struct ucred`: process, user, group.
@@ -122,13 +130,13 @@ pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut length,
         )
     };
-    let [_, user, _] = credentials;
-    if result == 0 { Ok(user) } else { Err(io::Error::last_os_error()) }
+    let [process, user, _] = credentials;
+    if result == 0 { Ok(Peer { process, user }) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The user at the other end of a Unix socket; not to be had here.
+/// Who is at the other end of a Unix socket; not to be had here.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn peer_user(_: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn peer(_: BorrowedFd<'_>) -> io::Result<Peer> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -81,6 +81,9 @@ pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a successor may take from the commit to its first accept.
 pub const ACCEPTING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a predecessor may take to serve again once it is asked to.
+pub const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// No wait is longer than this: an [`Instant`] further away need not exist.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
@@ -101,6 +104,8 @@ pub struct Limits {
     pub commit: Duration,
     /// Predecessor: from `Commit` to `Accepting`.
     pub accepting: Duration,
+    /// Successor: from `Resume` to `Rollback`.
+    pub returning: Duration,
 }
 
 impl Default for Limits {
@@ -113,6 +118,7 @@ impl Default for Limits {
             state: STATE_TIMEOUT,
             commit: COMMIT_TIMEOUT,
             accepting: ACCEPTING_TIMEOUT,
+            returning: RETURN_TIMEOUT,
         }
     }
 }

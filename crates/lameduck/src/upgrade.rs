@@ -1,61 +1,55 @@
-//! The predecessor's side of an upgrade: starts the successor, gives it what it asks for, and takes the service back
-//! if it dies on probation.
+//! Does what an upgrade takes: starts the successor, speaks with it and with the predecessor, gives and takes what goes
+//! over, and tells who waits. What is to be done is decided by [`generation`](crate::generation) alone.
 //!
-//! One task owns all of it and takes one event after the other: from operators, from the successor, from its
-//! process, from the machine. Nothing here waits for another party without a bound.
+//! Everything here runs on the control thread and never waits: what takes time is given to the runtime, and its end comes
+//! back as a message.
 
-mod event;
 mod process;
 mod sending;
 
-use std::collections::VecDeque;
-use std::io;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::control::{self, Message as ToControl};
+use crate::conversation::{Conversation, Heard, What};
 use crate::driver::Gates;
+use crate::generation::{Action, AttemptId, Heir, Input, LineId, Queue, Ticket};
 use crate::generations::Place;
 use crate::handover::Handover;
+use crate::listener::Predecessor as Does;
 use crate::log::Log;
 use crate::operator::is_busy;
-use crate::phase::{Input, Refusal};
 use crate::respawn::Program;
 use crate::states::States;
-use crate::succeed::Succession;
-use crate::takeover::channel::{AsyncChannel, Came, Channel, borrow};
-use crate::takeover::wire::{
-    self, Commit, Hello, MAX_DESCRIPTORS, Message, Offer, PROTOCOLS, Ready, Reason, Why,
-};
-use crate::takeover::{ACCEPTING_TIMEOUT, HELLO_TIMEOUT, TAKEOVER_LONGEST};
+use crate::succeed::{Adopting, Succession};
+use crate::takeover::channel::{AsyncChannel, Channel};
+use crate::takeover::successor::Presence;
+use crate::takeover::wire::{Hello, Message, Ready, Reason, Why};
+use crate::takeover::{Inventory, predecessor, successor};
 
-pub(crate) use event::{Decision, EVENTS, Event, FromControl, Outcome, Queue, Successor, forward};
-use process::Process;
-pub use process::{EXIT, KILL_AFTER, LAST_WORDS, LEAVE_WITH_US};
+pub(crate) use process::Process;
+pub use process::{LAST_WORDS, LEAVE_WITH_US};
 use sending::send_connections;
-
-/// How long a send to it may take: it reads, or it is given up.
-pub const SEND: Duration = Duration::from_secs(5);
 
 /// What stands between the reason of a failure and the successor's last words.
 pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
 
-/// Why there is no upgrade any more.
-const STOPPING: &str = "this generation is stopping";
+/// What came of an upgrade: the successor, or why not.
+pub(crate) type Outcome = Result<Heir, String>;
 
-/// Upgrades that may wait for the one under way.
-pub const QUEUED: usize = 16;
+/// What came of a rollback.
+pub(crate) type RolledBack = Result<(), String>;
 
-/// What the task acts on.
+/// What upgrades act on.
 pub(crate) struct Parts {
-    pub(crate) control: Arc<control::Sender>,
+    pub(crate) runtime: Handle,
     pub(crate) gates: Arc<Gates>,
     pub(crate) handover: Arc<Handover>,
     pub(crate) states: Arc<States>,
@@ -64,660 +58,383 @@ pub(crate) struct Parts {
     pub(crate) program: Program,
     pub(crate) own: u32,
     pub(crate) succession: Option<Arc<Succession>>,
-    pub(crate) takeover_timeout: Duration,
+    pub(crate) respawned: bool,
 }
 
-/// The task.
-pub(crate) struct Upgrader {
+/// Conversations, processes and those who wait.
+pub(crate) struct Upgrades {
     parts: Parts,
-    /// The newest generation that ever was, as far as is known here.
-    newest: u32,
-    events: mpsc::Receiver<Event>,
-    again: mpsc::WeakSender<Event>,
-    attempts: u64,
-    starting: Option<Starting>,
-    handed: Option<Handed>,
-    waiting: VecDeque<oneshot::Sender<Outcome>>,
-    /// Successors that failed and were told to leave.
-    unwanted: Vec<Process>,
-    /// Whether upgrades may begin.
-    admission: Admission,
+    control: Arc<control::Sender>,
+    above: Option<Conversation>,
+    /// Whether connections that the predecessor sends are served here, as the machine says.
+    adopts: Arc<AtomicBool>,
+    below: HashMap<LineId, Below>,
+    next_line: LineId,
+    processes: HashMap<AttemptId, Process>,
+    next_ticket: Ticket,
+    upgrades: HashMap<Ticket, oneshot::Sender<Outcome>>,
+    rollbacks: HashMap<Ticket, oneshot::Sender<RolledBack>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Admission {
-    Open,
-    /// This generation is stopping.
-    Closed,
+/// The conversation with a successor, or who would like to be one.
+struct Below {
+    conversation: Conversation,
+    /// What the next offers name, in their order.
+    offered: Vec<OwnedFd>,
 }
 
-/// A successor that does not accept yet.
-pub(crate) struct Starting {
-    attempt: u64,
-    began: Instant,
-    until: Instant,
-    stage: Stage,
-    process: Option<Process>,
-    conversation: Option<Conversation>,
-    used: Vec<String>,
-    sessions: Vec<wire::Readable>,
-    replies: Vec<oneshot::Sender<Outcome>>,
-}
-
-/// What is awaited of it, or of this generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Hello,
-    Decision,
-    Ready,
-    Accepting,
-    /// It ended its conversation: its exit will say more.
-    Exit,
-}
-
-impl Stage {
-    fn bound(self) -> &'static str {
-        match self {
-            Stage::Hello => {
-                "it did not ask to take over (is it built with lameduck, with --control?)"
-            }
-            Stage::Decision => "this generation did not decide",
-            Stage::Ready => "it did not become ready",
-            Stage::Accepting => "it was told to accept and did not say that it does",
-            Stage::Exit => "it ended its conversation before it accepted, and did not exit",
-        }
-    }
-}
-
-struct Conversation {
-    channel: Arc<AsyncChannel>,
-    hello: Hello,
-    generation: u32,
-}
-
-/// A successor that accepts.
-pub(crate) struct Handed {
-    attempt: u64,
-    channel: Arc<AsyncChannel>,
-    successor: Successor,
-    certainty: Certainty,
-    process: Option<Process>,
-    replies: Vec<oneshot::Sender<Outcome>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Certainty {
-    Probation,
-    Final,
-}
-
-impl Upgrader {
+impl Upgrades {
+    /// Goes on with the predecessor's conversation, if there is one.
     pub(crate) fn new(
         parts: Parts,
-        events: mpsc::Receiver<Event>,
-        again: mpsc::WeakSender<Event>,
-    ) -> Upgrader {
-        Upgrader {
-            newest: parts.own,
-            parts,
-            events,
-            again,
-            attempts: 0,
-            starting: None,
-            handed: None,
-            waiting: VecDeque::new(),
-            unwanted: Vec::new(),
-            admission: Admission::Open,
-        }
-    }
-
-    pub(crate) async fn run(mut self) {
-        while let Some(event) = self.events.recv().await {
-            self.handle(event).await;
-        }
-    }
-
-    async fn handle(&mut self, event: Event) {
-        match event {
-            Event::Upgrade { queue, reply } => self.upgrade(queue, reply).await,
-            Event::Hello { channel, hello } => self.hello(channel, hello).await,
-            Event::Said { attempt, came } => self.said(attempt, came).await,
-            Event::Exited { attempt, status } => self.exited(attempt, status).await,
-            Event::Due { attempt } => self.due(attempt).await,
-            Event::Decided(decision) => self.decided(decision).await,
-            Event::Leaving { until, gone } => self.leave(until, gone).await,
-            Event::NothingLeft { attempt } => self.nothing_left(attempt).await,
-        }
-    }
-
-    async fn upgrade(&mut self, queue: Queue, reply: oneshot::Sender<Outcome>) {
-        let refusal = match (&self.starting, &self.handed) {
-            _ if self.admission == Admission::Closed => Some(STOPPING.to_owned()),
-            (Some(_), _) if queue == Queue::Wait && self.waiting.len() < QUEUED => {
-                self.waiting.push_back(reply);
-                return;
-            }
-            (Some(starting), _) => Some(format!(
-                "an upgrade is under way for {:.1} s{}",
-                starting.began.elapsed().as_secs_f64(),
-                match &starting.process {
-                    Some(process) => format!(" (pid {})", process.pid()),
-                    None => String::new(),
-                }
-            )),
-            (None, Some(handed)) => Some(format!(
-                "generation {} (pid {}) has taken over: ask it",
-                handed.successor.generation, handed.successor.pid
-            )),
-            (None, None) => None,
-        };
-        if let Some(refusal) = refusal {
-            self.parts.log.line("upgrade-refused", &format!("Not upgrading: {refusal}"));
-            let _ = reply.send(Err(refusal));
-            return;
-        }
-        let starting = self.begin(Stage::Hello, HELLO_TIMEOUT, Some(reply));
-        match self.parts.program.start(&self.parts.place.socket(self.parts.own)).await {
-            Ok((child, stderr)) => {
-                let again = self.again.clone();
-                let process = Process::watch(child, stderr, &self.parts.log, move |status| {
-                    if let Some(again) = again.upgrade() {
-                        let _ = again.blocking_send(Event::Exited { attempt: starting, status });
+        control: Arc<control::Sender>,
+        above: Option<(AsyncChannel, Adopting)>,
+    ) -> Upgrades {
+        let adopts = Arc::new(AtomicBool::new(false));
+        let above = above.map(|(channel, adopting)| {
+            let (hears, adopts) = (Arc::clone(&control), Arc::clone(&adopts));
+            let take = move |message, descriptors| match message {
+                Message::Connection(connection) => {
+                    if adopts.load(Ordering::Acquire) {
+                        adopting.go_on_with(connection, descriptors);
                     }
-                });
-                self.parts.log.line(
-                    "upgrade",
-                    &format!(
-                        "Upgrading: started {} as pid {}",
-                        self.parts.program.path().display(),
-                        process.pid()
-                    ),
-                );
-                if let Some(starting) = &mut self.starting {
-                    starting.process = Some(process);
+                    None
                 }
-            }
-            Err(error) => {
-                let path = self.parts.program.path().display();
-                let why = format!("{path} could not be started: {error}");
-                self.fail(Reason::Unexpected, &why).await;
-            }
-        }
-    }
-
-    fn begin(
-        &mut self,
-        stage: Stage,
-        bound: Duration,
-        reply: Option<oneshot::Sender<Outcome>>,
-    ) -> u64 {
-        self.attempts += 1;
-        let now = Instant::now();
-        self.starting = Some(Starting {
-            attempt: self.attempts,
-            began: now,
-            until: now + bound,
-            stage,
-            process: None,
-            conversation: None,
-            used: Vec::new(),
-            sessions: Vec::new(),
-            replies: reply.into_iter().collect(),
-        });
-        self.parts.control.send(ToControl::UpgradeBegins);
-        self.alarm(self.attempts, bound);
-        self.attempts
-    }
-
-    /// Looks again after `bound`.
-    fn alarm(&self, attempt: u64, bound: Duration) {
-        let again = self.again.clone();
-        drop(tokio::spawn(async move {
-            tokio::time::sleep(bound).await;
-            if let Some(again) = again.upgrade() {
-                let _ = again.send(Event::Due { attempt }).await;
-            }
-        }));
-    }
-
-    async fn hello(&mut self, channel: Channel, hello: Hello) {
-        let attempt = match &mut self.starting {
-            // The process we started, or any other while none was started.
-            Some(starting) if starting.stage == Stage::Hello => {
-                let ours =
-                    starting.process.as_ref().is_none_or(|process| process.pid() == hello.pid);
-                ours.then_some(starting.attempt)
-            }
-            Some(_) => None,
-            None if self.handed.is_some() => None,
-            None => Some(self.begin(Stage::Hello, HELLO_TIMEOUT, None)),
-        };
-        let Some(attempt) = attempt else {
-            let (reason, text) = match &self.handed {
-                Some(handed) => (
-                    Reason::NotServing,
-                    format!("generation {} has taken over", handed.successor.generation),
-                ),
-                None => (Reason::AnotherStarting, "another successor is starting".to_owned()),
+                message => Some(message),
             };
-            return refuse(channel, reason, text);
-        };
-        if PROTOCOLS.agree(hello.protocols).is_none() {
-            let why =
-                format!("it speaks protocols {}, this generation {PROTOCOLS}", hello.protocols);
-            refuse(channel, Reason::Protocol, why.clone());
-            return self.fail(Reason::Protocol, &why).await;
-        }
-        let channel = match channel.into_async() {
-            Ok(channel) => Arc::new(channel),
-            Err(error) => {
-                let why = format!("its conversation failed: {error}");
-                return self.fail(Reason::Unexpected, &why).await;
-            }
-        };
-        self.listen_to(attempt, &channel);
-        self.newest += 1;
-        let generation = self.newest;
-        if let Some(starting) = &mut self.starting {
-            starting.stage = Stage::Decision;
-            starting.conversation = Some(Conversation { channel, hello, generation });
-        }
-        let draining = self.draining().await;
-        self.parts.control.send(ToControl::Input(Input::TakeoverAsked { draining }));
-    }
-
-    /// How many older generations still have work in hand. One that only waits for the end of our probation does not
-    /// count: another upgrade ends it.
-    async fn draining(&self) -> usize {
-        let own = self.parts.own;
-        let mut draining = 0;
-        for (_, path) in self.parts.place.others(own).into_iter().filter(|(n, _)| *n < own) {
-            draining += usize::from(is_busy(&path).await);
-        }
-        draining
-    }
-
-    /// Passes on what the successor says.
-    fn listen_to(&self, attempt: u64, channel: &Arc<AsyncChannel>) {
-        let (channel, again) = (Arc::clone(channel), self.again.clone());
-        drop(tokio::spawn(async move {
-            loop {
-                let came = channel.receive().await;
-                let over = !matches!(came, Ok(Came::Message(..)));
-                let Some(again) = again.upgrade() else { return };
-                if again.send(Event::Said { attempt, came }).await.is_err() || over {
-                    return;
-                }
-            }
-        }));
-    }
-
-    async fn decided(&mut self, decision: Decision) {
-        match decision {
-            Decision::Admit => {
-                if let Some(succession) = &self.parts.succession {
-                    // From here on the successor serves if we die: the generation before us must not as well.
-                    succession.keep().await;
-                }
-                if let Err(error) = self.offer().await {
-                    self.lost(&format!("the offer failed: {error}")).await;
-                }
-            }
-            Decision::Refuse(refusal) => {
-                let (reason, text) = match refusal {
-                    Refusal::NotServing => (Reason::NotServing, "this generation is not serving"),
-                    Refusal::AnotherStarting => {
-                        (Reason::AnotherStarting, "another successor is starting")
-                    }
-                    Refusal::TooManyGenerations => {
-                        (Reason::TooManyGenerations, "as many older generations drain as may")
-                    }
-                };
-                match self.starting {
-                    Some(_) => self.fail(reason, text).await,
-                    None => self.undo(reason, text).await,
-                }
-            }
-            Decision::HandedOver => self.handed_over(),
-            Decision::Resumed => self.resumed().await,
-            Decision::Confirmed => self.confirmed().await,
-            Decision::Stopping => self.stopping().await,
-        }
-    }
-
-    /// The stop wins over an upgrade under way, also over one whose successor has not said a word.
-    async fn stopping(&mut self) {
-        self.admission = Admission::Closed;
-        for reply in self.waiting.drain(..) {
-            let _ = reply.send(Err(STOPPING.to_owned()));
-        }
-        self.fail(Reason::Stopping, STOPPING).await;
-    }
-
-    /// Nobody is left to kill a successor that will not go once this process is gone.
-    async fn leave(&mut self, until: Instant, gone: oneshot::Sender<()>) {
-        self.stopping().await;
-        let unwanted = std::mem::take(&mut self.unwanted);
-        drop(tokio::spawn(async move {
-            for process in unwanted {
-                process.kill_at(until).await;
-            }
-            let _ = gone.send(());
-        }));
-    }
-
-    /// The stop came first, though the successor accepts already.
-    ///
-    /// ```text
-    /// control thread: stop, refuses the successor that it knows to be starting
-    /// here:                    the successor says that it accepts
-    /// here:                                    the refusal comes
-    /// ```
-    async fn undo(&mut self, reason: Reason, text: &str) {
-        let Some(handed) = self.handed.take() else { return };
-        self.parts.handover.close();
-        let line = format!(
-            "Upgrade undone, a stop came first: generation {} (pid {}) is told to stop",
-            handed.successor.generation, handed.successor.pid
-        );
-        self.parts.log.line("upgrade-undone", &line);
-        for reply in handed.replies {
-            let _ = reply.send(Err(text.to_owned()));
-        }
-        let refusal = Message::Refuse(Why::new(reason, text));
-        let _ = handed.channel.send_within(SEND, &refusal, &[]).await;
-        if let Some(process) = handed.process {
-            // Not one to be killed when this process leaves: it accepted, and finishes what it has in hand.
-            process.end();
-        }
-    }
-
-    async fn turn_away(&self, reason: Reason, text: &str) {
-        let conversation = self.starting.as_ref().and_then(|s| s.conversation.as_ref());
-        if let Some(conversation) = conversation {
-            let message = Message::Refuse(Why::new(reason, text));
-            let _ = conversation.channel.send_within(SEND, &message, &[]).await;
-        }
-    }
-
-    async fn offer(&mut self) -> io::Result<()> {
-        let Some(starting) = &mut self.starting else { return Ok(()) };
-        let Some(conversation) = &starting.conversation else { return Ok(()) };
-        let (channel, generation) = (Arc::clone(&conversation.channel), conversation.generation);
-        starting.stage = Stage::Ready;
-        let bound = self.parts.takeover_timeout.min(TAKEOVER_LONGEST);
-        starting.until = Instant::now() + bound;
-        let attempt = starting.attempt;
-        self.alarm(attempt, bound);
-        let (listeners, sockets) = self.parts.gates.duplicates().await?;
-        let (states, files) = self.parts.states.offer()?;
-        let mut listeners = listeners.into_iter().zip(sockets).peekable();
-        while listeners.peek().is_some() {
-            let part: Vec<(wire::Listener, OwnedFd)> =
-                listeners.by_ref().take(MAX_DESCRIPTORS).collect();
-            let (part, sockets): (Vec<_>, Vec<_>) = part.into_iter().unzip();
-            let offer = Message::Offer(Offer {
-                generation,
-                listeners: part,
-                states: Vec::new(),
-                last: false,
-            });
-            channel.send_within(SEND, &offer, &borrow(&sockets)).await?;
-        }
-        let offer = Message::Offer(Offer { generation, listeners: Vec::new(), states, last: true });
-        channel.send_within(SEND, &offer, &borrow(&files)).await
-    }
-
-    async fn said(&mut self, attempt: u64, came: io::Result<Came>) {
-        let starting = self.starting.as_ref().is_some_and(|s| s.attempt == attempt);
-        let handed = self.handed.as_ref().is_some_and(|h| h.attempt == attempt);
-        match came {
-            Ok(Came::Message(message, _)) if starting => self.starting_said(message).await,
-            Ok(Came::Message(message, _)) if handed => self.successor_said(message).await,
-            Ok(Came::Message(..)) => {}
-            Ok(Came::End) if starting => self.lost("it went away before it accepted").await,
-            Ok(Came::End) if handed => self.successor_gone(),
-            Err(error) if starting => {
-                let why = format!("it said what cannot be understood: {error}");
-                self.fail(Reason::Unexpected, &why).await;
-            }
-            Err(_) if handed => self.successor_gone(),
-            Ok(Came::End) | Err(_) => {}
-        }
-    }
-
-    async fn starting_said(&mut self, message: Message) {
-        let Some(starting) = &mut self.starting else { return };
-        match (message, starting.stage) {
-            (Message::Status(status), Stage::Ready) => {
-                let most = starting.began + TAKEOVER_LONGEST;
-                let asked = Instant::now() + status.extend;
-                starting.until = starting.until.max(asked.min(most));
-                let (attempt, left) = (starting.attempt, starting.until - Instant::now());
-                self.alarm(attempt, left);
-                self.parts.log.line("upgrade", &format!("Upgrading: successor: {}", status.text));
-            }
-            (Message::Ready(ready), Stage::Ready) => self.commit(ready).await,
-            (Message::Accepting, Stage::Accepting) => self.accepting().await,
-            (Message::Refuse(why), _) => {
-                self.fail(why.reason, &format!("it refused: {why}")).await;
-            }
-            (message, stage) => {
-                let why = format!("it said {} where {stage:?} was awaited", message.kind().name());
-                self.fail(Reason::Unexpected, &why).await;
-            }
-        }
-    }
-
-    async fn commit(&mut self, ready: Ready) {
-        let Some(starting) = &mut self.starting else { return };
-        starting.used = ready.used;
-        starting.sessions = ready.sessions;
-        starting.stage = Stage::Accepting;
-        starting.until = Instant::now() + ACCEPTING_TIMEOUT;
-        let attempt = starting.attempt;
-        let Some(conversation) = &starting.conversation else { return };
-        let channel = Arc::clone(&conversation.channel);
-        self.alarm(attempt, ACCEPTING_TIMEOUT);
-        let commit = Message::Commit(Commit::default());
-        if let Err(error) = channel.send_within(SEND, &commit, &[]).await {
-            self.lost(&format!("it did not take the commit: {error}")).await;
-        }
-    }
-
-    async fn accepting(&mut self) {
-        let Some(starting) = self.starting.take() else { return };
-        let Some(conversation) = starting.conversation else { return };
-        let successor =
-            Successor { pid: conversation.hello.pid, generation: conversation.generation };
-        self.parts.log.line(
-            "handed-over",
-            &format!(
-                "Handed over to generation {} (pid {}), {:.0} ms after the upgrade began",
-                successor.generation,
-                successor.pid,
-                starting.began.elapsed().as_secs_f64() * 1000.0
-            ),
-        );
-        self.handed = Some(Handed {
-            attempt: starting.attempt,
-            channel: Arc::clone(&conversation.channel),
-            successor,
-            certainty: Certainty::Probation,
-            process: starting.process,
-            replies: starting.replies.into_iter().chain(self.waiting.drain(..)).collect(),
+            let hear = move |heard| hears.send(ToControl::Above(heard));
+            Conversation::new(&parts.runtime, channel, take, hear)
         });
-        self.parts.gates.hand_on(starting.used);
-        let moving = self.parts.handover.open(starting.sessions);
-        drop(tokio::spawn(send_connections(
-            starting.attempt,
-            conversation.channel,
-            moving,
-            Arc::clone(&self.parts.handover),
-            self.again.clone(),
-        )));
-        self.parts.control.send(ToControl::UpgradeDone { successor: Some(successor.pid) });
-        self.parts.control.send(ToControl::Input(Input::SuccessorAccepting));
+        Upgrades {
+            parts,
+            control,
+            above,
+            adopts,
+            below: HashMap::new(),
+            next_line: 1,
+            processes: HashMap::new(),
+            next_ticket: 1,
+            upgrades: HashMap::new(),
+            rollbacks: HashMap::new(),
+        }
     }
 
-    /// Told only now: whoever asked for the upgrade meets the new version from here on.
-    fn handed_over(&mut self) {
-        if let Some(handed) = &mut self.handed {
-            for reply in handed.replies.drain(..) {
-                let _ = reply.send(Ok(handed.successor));
+    /// What the predecessor's conversation means to the machine.
+    pub(crate) fn above_heard(&self, heard: Heard) -> Option<Input> {
+        let input = match heard.what {
+            What::Said(message) => successor::Input::Received(message),
+            What::Unreadable(error) => {
+                let line = format!("What the predecessor sent could not be taken: {error}");
+                self.parts.log.line("connection-lost", &line);
+                successor::Input::Unreadable(error.to_string())
             }
-        }
-    }
-
-    async fn successor_said(&mut self, message: Message) {
-        match message {
-            Message::Final => {
-                self.parts.control.send(ToControl::Input(Input::SuccessorKeeps));
-            }
-            Message::Resume(why) => {
-                self.parts
-                    .log
-                    .line("rollback", &format!("The successor gives the service back: {why}"));
-                self.parts.control.send(ToControl::Input(Input::SuccessorLost));
-            }
-            // Whatever else it says changes nothing any more.
-            _ => {}
-        }
-    }
-
-    fn successor_gone(&mut self) {
-        let Some(handed) = &self.handed else { return };
-        if handed.certainty == Certainty::Probation {
-            self.parts.log.line(
-                "successor-lost",
-                &format!(
-                    "Generation {} (pid {}) died on probation: serving again",
-                    handed.successor.generation, handed.successor.pid
-                ),
-            );
-            self.parts.control.send(ToControl::Input(Input::SuccessorLost));
-        } else {
-            // It has handed on itself, or stopped: connections that become idle have nowhere to move to.
-            self.parts.handover.close();
-            self.parts.control.send(ToControl::SuccessorLeft);
-        }
-    }
-
-    async fn resumed(&mut self) {
-        self.parts.handover.close();
-        // Best effort: the name leads to whoever serves.
-        let _ = self.parts.place.point_to(self.parts.own);
-        if let Some(handed) = self.handed.take() {
-            for reply in handed.replies {
-                let _ = reply.send(Err("the successor gave the service back".to_owned()));
-            }
-            let why = Why::new(Reason::Operator, "the predecessor serves again");
-            let rollback = Message::Rollback(why);
-            let _ = handed.channel.send_within(SEND, &rollback, &[]).await;
-        }
-    }
-
-    async fn confirmed(&mut self) {
-        self.parts.gates.let_go();
-        if let Some(handed) = &mut self.handed {
-            handed.certainty = Certainty::Final;
-            let _ = handed.channel.send_within(SEND, &Message::Final, &[]).await;
-        }
-    }
-
-    async fn nothing_left(&mut self, attempt: u64) {
-        if let Some(handed) = self.handed.as_ref().filter(|handed| handed.attempt == attempt) {
-            let _ = handed.channel.send_within(SEND, &Message::Drained, &[]).await;
-        }
-    }
-
-    async fn exited(&mut self, attempt: u64, status: io::Result<ExitStatus>) {
-        let told = match status {
-            Ok(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => format!("it exited with code {code}"),
-                (None, Some(signal)) => {
-                    format!("it was killed by {}", crate::signals::name(signal))
-                }
-                (None, None) => "it ended".to_owned(),
-            },
-            Err(error) => format!("it could not be waited for: {error}"),
+            What::End => successor::Input::Gone,
+            // It is gone, or never reads: its end of file or a timer says so.
+            What::Unsent(_) => return None,
         };
-        // It may not have had the time to tidy up, nor to say that it accepts once the name led to it.
+        Some(Input::Above(input))
+    }
+
+    /// The same for a successor's.
+    pub(crate) fn below_heard(&self, line: LineId, heard: Heard) -> Input {
+        let input = match heard.what {
+            What::Said(message) => predecessor::Input::Received(message),
+            What::Unreadable(error) => predecessor::Input::Unreadable(error.to_string()),
+            What::End => predecessor::Input::Gone,
+            What::Unsent(error) => {
+                predecessor::Input::Unsent(format!("it could not be sent what it needs: {error}"))
+            }
+        };
+        Input::Below { line, input }
+    }
+
+    /// Begins the conversation with somebody who asks for the service.
+    pub(crate) fn hello(&mut self, channel: Channel, hello: Hello) -> Option<Input> {
+        let _runtime = self.parts.runtime.enter();
+        let channel = match channel.into_async() {
+            Ok(channel) => channel,
+            Err(error) => {
+                let line = format!("Not upgrading: the conversation with it failed: {error}");
+                self.parts.log.line("upgrade-refused", &line);
+                return None;
+            }
+        };
+        let line = self.next_line;
+        self.next_line += 1;
+        let control = Arc::clone(&self.control);
+        let hear = move |heard| control.send(ToControl::Below(line, heard));
+        let take = |message, _| Some(message);
+        let conversation = Conversation::new(&self.parts.runtime, channel, take, hear);
+        self.below.insert(line, Below { conversation, offered: Vec::new() });
+        Some(Input::Hello { line, hello })
+    }
+
+    pub(crate) fn upgrade(&mut self, queue: Queue, reply: oneshot::Sender<Outcome>) -> Input {
+        let ticket = self.ticket();
+        self.upgrades.insert(ticket, reply);
+        Input::UpgradeAsked { ticket, queue }
+    }
+
+    pub(crate) fn roll_back(&mut self, reply: oneshot::Sender<RolledBack>) -> Input {
+        let ticket = self.ticket();
+        self.rollbacks.insert(ticket, reply);
+        Input::RollbackAsked { ticket }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        ticket
+    }
+
+    pub(crate) fn started(&mut self, attempt: AttemptId, process: Process) -> Input {
+        let (pid, path) = (process.pid(), self.parts.program.path().display());
+        self.parts.log.line("upgrade", &format!("Upgrading: started {path} as pid {pid}"));
+        self.processes.insert(attempt, process);
+        Input::Started { attempt, pid }
+    }
+
+    /// What a dead process left in the file system is taken away.
+    pub(crate) fn exited(&self) {
         self.parts.place.sweep(self.parts.own);
-        if self.admission == Admission::Open && !self.parts.place.is_answered() {
-            // Best effort, as everywhere; one that stops gives the name up and must not bring it back.
-            let _ = self.parts.place.point_to(self.parts.own);
-        }
-        if self.starting.as_ref().is_some_and(|s| s.attempt == attempt) {
-            self.fail(Reason::Failed, &told).await;
-        }
     }
 
-    /// The conversation is over. If it was our child's, its exit and its last words tell more: they are waited for.
-    async fn lost(&mut self, why: &str) {
-        match &mut self.starting {
-            Some(starting) if starting.process.is_some() => {
-                starting.stage = Stage::Exit;
-                starting.until = Instant::now() + EXIT;
-                let attempt = starting.attempt;
-                self.alarm(attempt, EXIT);
+    /// What there is to give, found by the runtime, with its descriptors.
+    pub(crate) fn found(&mut self, line: LineId, found: Result<Found, Why>) -> Input {
+        let inventory = found.map(|Found { inventory, descriptors }| {
+            if let Some(below) = self.below.get_mut(&line) {
+                below.offered = descriptors;
             }
-            Some(_) | None => self.fail(Reason::Failed, why).await,
+            inventory
+        });
+        Input::Inventory { line, inventory }
+    }
+
+    /// Whether the predecessor's connections are served here from now on.
+    pub(crate) fn adopts(&self, adopts: bool) {
+        self.adopts.store(adopts, Ordering::Release);
+    }
+
+    /// Does one action of an upgrade.
+    pub(crate) fn act(&mut self, action: Action) {
+        match action {
+            Action::TakeName => {
+                // Best effort: without it operators are told by whoever answers where to ask.
+                let _ = self.parts.place.point_to(self.parts.own);
+            }
+            Action::Start(attempt) => self.start(attempt),
+            Action::End(attempt) => self.signal(attempt, Signal::TERM),
+            Action::Kill(attempt) => self.signal(attempt, Signal::KILL),
+            Action::KillPeer(line) => self.kill_peer(line),
+            Action::CountDraining(line) => self.count_draining(line),
+            Action::TakeInventory { line, generation } => self.take_inventory(line, generation),
+            Action::Send(line, message) => self.send(line, message),
+            Action::Close(line) => drop(self.below.remove(&line)),
+            Action::Progress(text) => {
+                self.parts.log.line("upgrade", &format!("Upgrading: successor: {text}"));
+            }
+            Action::HandOn { line, heir, ready, took, .. } => {
+                self.hand_on(line, heir, ready, took);
+            }
+            Action::TakeBack { heir, why } => self.take_back(heir, &why),
+            Action::SuccessorLeft => self.parts.handover.close(),
+            Action::UpgradeFailed { attempt, why, tickets } => {
+                self.upgrade_failed(attempt, &why, tickets);
+            }
+            Action::UpgradeRefused { ticket, why } => {
+                self.parts.log.line("upgrade-refused", &format!("Not upgrading: {why}"));
+                self.answer(vec![ticket], &Err(why));
+            }
+            Action::SuccessorRefused(why) => {
+                let line = format!("Not upgrading to one that asks by itself: {why}");
+                self.parts.log.line("upgrade-refused", &line);
+            }
+            Action::Upgraded { tickets, heir } => self.answer(tickets, &Ok(heir)),
+            Action::RolledBack { tickets, done } => {
+                for reply in tickets.iter().filter_map(|ticket| self.rollbacks.remove(ticket)) {
+                    let _ = reply.send(done.clone());
+                }
+            }
+            Action::Tell(message) => {
+                if let Some(above) = &self.above {
+                    above.say(message, Vec::new());
+                }
+            }
+            Action::HangUp => self.above = None,
+            Action::TakeOver(presence) => self.take_over(presence),
+            Action::PredecessorLetGo => self.predecessor_does(Does::LetGo),
+            Action::GiveBack(why) => {
+                self.parts.log.line("rollback", &format!("Giving the service back: {why}"));
+                self.parts.gates.hand_back();
+                self.predecessor_does(Does::Resumed);
+            }
+            Action::NotTakingOver(why) => {
+                self.parts.log.line("takeover-refused", &format!("Not taking over: {why}"));
+            }
+            // The control thread's own, and what the start has done.
+            Action::Life(_)
+            | Action::Initialise
+            | Action::OpenGate
+            | Action::CloseGate(_)
+            | Action::LetGo
+            | Action::UpgradeBegins(_) => {}
         }
     }
 
-    async fn due(&mut self, attempt: u64) {
-        let now = Instant::now();
-        let Some(starting) = self.starting.as_ref().filter(|s| s.attempt == attempt) else {
-            return;
-        };
-        if now < starting.until {
-            return;
+    fn start(&self, attempt: AttemptId) {
+        let (program, control) = (self.parts.program.clone(), Arc::clone(&self.control));
+        let (socket, log) = (self.parts.place.socket(self.parts.own), Arc::clone(&self.parts.log));
+        drop(self.parts.runtime.spawn(async move {
+            match program.start(&socket).await {
+                Ok((child, stderr)) => {
+                    let tells = Arc::clone(&control);
+                    let process = Process::watch(child, stderr, &log, move |how| {
+                        tells.send(ToControl::Input(Input::Exited { attempt, how }));
+                    });
+                    control.send(ToControl::Started { attempt, process });
+                }
+                Err(error) => {
+                    let path = program.path().display();
+                    let why = format!("{path} could not be started: {error}");
+                    control.send(ToControl::Input(Input::NotStarted { attempt, why }));
+                }
+            }
+        }));
+    }
+
+    fn signal(&self, attempt: AttemptId, signal: Signal) {
+        if let Some(process) = self.processes.get(&attempt) {
+            process.signal(signal);
         }
-        let why = format!(
-            "{} within {:.0} s",
-            starting.stage.bound(),
-            starting.began.elapsed().as_secs_f64()
+    }
+
+    /// It was connected a moment ago, and still is if it can be killed: its number is its own.
+    fn kill_peer(&self, line: LineId) {
+        let Some(below) = self.below.get(&line) else { return };
+        let killed = below.conversation.channel().peer().and_then(|pid: Pid| {
+            let process = pidfd_open(pid, PidfdFlags::empty())?;
+            Ok(pidfd_send_signal(process, Signal::KILL)?)
+        });
+        if let Err(error) = killed {
+            let line = format!("The successor that does not answer could not be killed: {error}");
+            self.parts.log.line("upgrade-failed", &line);
+        }
+    }
+
+    /// One that only waits for the end of our own probation does not count: it ends with that.
+    fn count_draining(&self, line: LineId) {
+        let (own, place) = (self.parts.own, self.parts.place.clone());
+        let control = Arc::clone(&self.control);
+        drop(self.parts.runtime.spawn(async move {
+            let mut draining = 0;
+            for (_, path) in place.others(own).into_iter().filter(|(n, _)| *n < own) {
+                draining += usize::from(is_busy(&path).await);
+            }
+            control.send(ToControl::Input(Input::Counted { line, draining }));
+        }));
+    }
+
+    fn take_inventory(&self, line: LineId, generation: u32) {
+        let (gates, states) = (Arc::clone(&self.parts.gates), Arc::clone(&self.parts.states));
+        let control = Arc::clone(&self.control);
+        drop(self.parts.runtime.spawn(async move {
+            let found = find(&gates, &states, generation).await;
+            let found = found
+                .map_err(|error| Why::new(Reason::Limits, format!("the offer failed: {error}")));
+            control.send(ToControl::Found(line, found));
+        }));
+    }
+
+    fn send(&mut self, line: LineId, message: Message) {
+        let Some(below) = self.below.get_mut(&line) else { return };
+        let beside = message.descriptors().min(below.offered.len());
+        let descriptors = below.offered.drain(..beside).collect();
+        below.conversation.say(message, descriptors);
+    }
+
+    fn hand_on(&self, line: LineId, heir: Heir, ready: Ready, took: Duration) {
+        let Heir { generation, pid } = heir;
+        let words = format!(
+            "Handed over to generation {generation} (pid {pid}), {:.0} ms after the upgrade began",
+            took.as_secs_f64() * 1000.0
         );
-        if starting.stage == Stage::Accepting
-            && let Some(process) = &starting.process
-        {
-            // It may accept already, and what it accepted is lost: the only such moment, and it must not last.
-            process.signal(Signal::KILL);
+        self.parts.log.line("handed-over", &words);
+        self.parts.gates.hand_on(ready.used);
+        let moving = self.parts.handover.open(ready.sessions);
+        if let Some(below) = self.below.get(&line) {
+            let channel = below.conversation.channel();
+            let handover = Arc::clone(&self.parts.handover);
+            let control = Arc::clone(&self.control);
+            drop(self.parts.runtime.spawn(async move {
+                if send_connections(&channel, moving, &handover).await.is_ok() {
+                    let input = predecessor::Input::Drained;
+                    control.send(ToControl::Input(Input::Below { line, input }));
+                }
+            }));
         }
-        self.fail(Reason::TimedOut, &why).await;
     }
 
-    /// The successor will not be: everything stays as it was.
-    async fn fail(&mut self, reason: Reason, why: &str) {
-        // It must not take our silence, or our end, for a reason to serve.
-        self.turn_away(reason, why).await;
-        let Some(starting) = self.starting.take() else { return };
-        let mut told = why.to_owned();
-        if let Some(process) = &starting.process {
-            process.end();
-            self.unwanted.retain(|process| !process.is_gone());
-            self.unwanted.push(process.clone());
-            let words = process.last_words();
-            if !words.is_empty() {
-                told = format!("{told}{LAST_WORDS_FOLLOW}{words}");
-            }
-        }
-        self.parts.control.send(ToControl::Input(Input::TakeoverFailed));
-        self.parts.control.send(ToControl::UpgradeDone { successor: None });
-        // Its last words stand there already.
+    fn take_back(&self, heir: Heir, why: &Why) {
+        self.parts.handover.close();
+        let Heir { generation, pid } = heir;
+        let (event, words) = match why.reason {
+            Reason::Failed => (
+                "successor-lost",
+                format!("Generation {generation} (pid {pid}) died on probation: serving again"),
+            ),
+            _ => ("rollback", format!("The successor gives the service back: {why}")),
+        };
+        self.parts.log.line(event, &words);
+    }
+
+    fn upgrade_failed(&mut self, attempt: AttemptId, why: &Why, tickets: Vec<Ticket>) {
+        let why = match why.text.as_str() {
+            "" => why.to_string(),
+            text => text.to_owned(),
+        };
+        // Its last words stand in the log already.
         self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {why}"));
-        for reply in starting.replies {
-            let _ = reply.send(Err(told.clone()));
+        let words = self.processes.get(&attempt).map(Process::last_words).unwrap_or_default();
+        let told = match words.as_str() {
+            "" => why,
+            words => format!("{why}{LAST_WORDS_FOLLOW}{words}"),
+        };
+        self.answer(tickets, &Err(told));
+    }
+
+    fn answer(&mut self, tickets: Vec<Ticket>, outcome: &Outcome) {
+        for reply in tickets.iter().filter_map(|ticket| self.upgrades.remove(ticket)) {
+            // Whoever asked has left meanwhile; the log tells.
+            let _ = reply.send(outcome.clone());
         }
-        if let Some(next) = self.waiting.pop_front() {
-            Box::pin(self.upgrade(Queue::Refuse, next)).await;
+    }
+
+    fn take_over(&self, presence: Presence) {
+        if self.parts.respawned {
+            crate::respawn::take_standard_error();
+        }
+        if presence == Presence::Lost {
+            let words = "The predecessor went away before its commit: taking over all the same";
+            self.parts.log.line("predecessor-lost", words);
+        }
+    }
+
+    fn predecessor_does(&self, does: Does) {
+        if let Some(succession) = &self.parts.succession {
+            succession.predecessor_does(does);
         }
     }
 }
 
-fn refuse(channel: Channel, reason: Reason, text: String) {
-    let message = Message::Refuse(Why::new(reason, text));
-    // A few bytes into an empty queue: sent at once, or to nobody.
-    let _ = channel.send_by(std::time::Instant::now(), &message, &[]);
+/// What there is to give, and the descriptors it names in its order: listeners, then states.
+pub(crate) struct Found {
+    inventory: Inventory,
+    descriptors: Vec<OwnedFd>,
+}
+
+async fn find(gates: &Gates, states: &States, generation: u32) -> std::io::Result<Found> {
+    let (listeners, mut descriptors) = gates.duplicates().await?;
+    let (states, mut files) = states.offer()?;
+    descriptors.append(&mut files);
+    Ok(Found { inventory: Inventory { generation, listeners, states }, descriptors })
 }

@@ -15,6 +15,8 @@ const MOST_BYTES: usize = 64 * 1024;
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Where the body of the last answer begins in the buffer.
+    body: usize,
 }
 
 impl Connection {
@@ -23,7 +25,7 @@ impl Connection {
             .with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_BOUND))?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream, buffer: Vec::new(), body: 0 })
     }
 
     /// Sends a request and waits for the whole answer, which must be a success.
@@ -51,7 +53,13 @@ impl Connection {
         while self.buffer.len() < head + length {
             self.read_more()?;
         }
+        self.body = head;
         Ok(())
+    }
+
+    /// The body of the last answer.
+    pub fn body(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.buffer[self.body..])
     }
 
     fn read_more(&mut self) -> Result<()> {

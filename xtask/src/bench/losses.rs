@@ -4,14 +4,11 @@
 //! a request that could not be sent does not count as lost.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{ChildStderr, Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::process::Process;
+use super::load::Load;
 use super::server::{Server, Wishes};
 use super::{Bench, grouped, table};
 
@@ -32,8 +29,6 @@ const KINDS: &[Kind] = &[
 ];
 
 const CLIENTS: usize = 24;
-/// Every client has its first answer by then, also with a debug build.
-const START_BOUND: Duration = Duration::from_secs(20);
 /// The load flows for this long before the stop …
 const FLOW: Duration = Duration::from_millis(300);
 /// … and a little longer each time, so that no stop meets the clients in the same step.
@@ -77,44 +72,18 @@ fn stop_under_load(
     tally: &mut Tally,
 ) -> Result<()> {
     let mut running = server.start(bench, &Wishes::default())?;
-    let mut command = Command::new(bench.program("lameduck-load")?);
-    command
-        .args(["--target", &format!("http://{}/b", running.address)])
-        .args(["--connections", &CLIENTS.to_string()])
-        .args(["--mode", kind.mode, "--pause", kind.pause, "--until-gone", "--json"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut load = Process::start("lameduck-load", &mut command)?;
-    let words = load.child.stderr.take().context("standard error is piped")?;
-    wait_for_the_load(words)?;
+    let target = format!("http://{}/b", running.address);
+    let clients = CLIENTS.to_string();
+    let load = Load::start(
+        bench,
+        &target,
+        &["--connections", &clients, "--mode", kind.mode, "--pause", kind.pause, "--until-gone"],
+    )?;
     let flow = FLOW + FLOW_STEP * u32::try_from(stop)?;
-    if load.ended_within(flow)? {
-        bail!("lameduck-load ended before the stop");
-    }
+    load.flow(flow)?;
     running.time_of_stop(EXIT_BOUND)?;
-    load.exit_within(EXIT_BOUND)?;
-    let mut text = String::new();
-    let mut out = load.child.stdout.take().context("standard output is piped")?;
-    out.read_to_string(&mut text).context("read what lameduck-load found")?;
+    let text = load.end(EXIT_BOUND)?;
     tally.add(&text)
-}
-
-/// The load is on its way once the client says so; it goes on to be read, so that the client
-/// never waits for a full pipe.
-fn wait_for_the_load(words: ChildStderr) -> Result<()> {
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(words).lines().map_while(Result::ok) {
-            // Nobody listens any more after the first.
-            tell.send(line).ok();
-        }
-    });
-    let line = told.recv_timeout(START_BOUND).context("lameduck-load did not start")?;
-    if !line.contains("started") {
-        bail!("lameduck-load said `{line}`");
-    }
-    Ok(())
 }
 
 impl Tally {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use super::client::Connection;
 use super::sample::Sample;
-use super::server::{Running, Server, Wishes};
+use super::server::{Server, Wishes};
 use super::{Bench, table};
 
 const REFERENCE: &str = "axum-bare";
@@ -40,20 +40,20 @@ pub fn run(bench: &Bench) -> Result<()> {
 
 fn bytes_for_each(bench: &Bench, server: &Server, connections: usize) -> Result<f64> {
     let running = server.start(bench, &Wishes::default())?;
-    let before = resident(&running)?;
+    let before = resident(running.process.pid())?;
     let mut held = Vec::with_capacity(connections);
     for _ in 0..connections {
         let mut connection = Connection::open(running.address)?;
         connection.ask("/b")?;
         held.push(connection);
     }
-    let after = resident(&running)?;
+    let after = resident(running.process.pid())?;
     Ok(after.saturating_sub(before) as f64 / connections as f64)
 }
 
 /// The resident size in bytes, as the kernel counts it.
-fn resident(server: &Running) -> Result<u64> {
-    let path = format!("/proc/{}/status", server.process.pid());
+pub fn resident(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     kibibytes(&text).map(|size| size * 1024).with_context(|| format!("no VmRSS in {path}"))
 }

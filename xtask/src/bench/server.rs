@@ -209,9 +209,25 @@ impl Drop for Running {
 
 /// The system knows a port nobody uses; between its answer and the server's start another program
 /// could take it, which the start then reports.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(listener.local_addr()?.port())
+}
+
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
+}
+
+/// Until something listens there.
+pub fn wait_for_address(address: SocketAddr) -> Result<()> {
+    let until = Instant::now() + START_BOUND;
+    while std::net::TcpStream::connect(address).is_err() {
+        if Instant::now() > until {
+            bail!("nothing listens at {address}");
+        }
+        std::thread::sleep(START_PAUSE);
+    }
+    Ok(())
 }
 
 fn write_nginx_configuration(port: u16, directory: &Path) -> Result<PathBuf> {

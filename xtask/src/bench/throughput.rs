@@ -96,13 +96,13 @@ fn http2(server: &Running, length: Duration) -> Result<f64> {
 }
 
 /// `Requests/sec:  54321.09`
-fn rate_of_wrk(said: &str) -> Option<f64> {
+pub fn rate_of_wrk(said: &str) -> Option<f64> {
     said.lines().find_map(|line| line.strip_prefix("Requests/sec:"))?.trim().parse().ok()
 }
 
 /// `finished in 2.00s, 54321.09 req/s, 1.23MB/s`; nothing where requests failed, since a server
 /// that refuses is no fast server.
-fn rate_of_h2load(said: &str) -> Option<f64> {
+pub fn rate_of_h2load(said: &str) -> Option<f64> {
     let requests = said.lines().find(|line| line.starts_with("requests:"))?;
     if !requests.contains(" 0 failed") {
         return None;

@@ -23,7 +23,7 @@ const CLOCKS: &[&str] = &["Instant::now", "SystemTime"];
 const ADAPTERS: &[&str] = &["axum"];
 
 /// What the parts do not know.
-const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "axum"];
+const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "jobs", "axum"];
 
 enum Imports {
     /// These modules of the library, itself and [`FREE_FOR_ALL`].
@@ -57,6 +57,18 @@ const LAWS: &[ModuleLaw] = &[
         module: "phase",
         imports: Imports::OnlyStd(&[]),
         why: "what happens next is decided without runtime, descriptors or clock",
+    },
+    ModuleLaw {
+        module: "generation",
+        imports: Imports::OnlyStd(&[
+            "generation",
+            "phase",
+            "takeover",
+            "takeover::wire",
+            "takeover::predecessor",
+            "takeover::successor",
+        ]),
+        why: "what one generation does is decided without runtime, descriptors or clock",
     },
     ModuleLaw {
         module: "takeover",
@@ -108,6 +120,11 @@ const LAWS: &[ModuleLaw] = &[
         why: "a feature hangs itself on the lifecycle (`websockets`) and on HTTP's byte stream",
     },
     ModuleLaw {
+        module: "http::streams",
+        imports: Imports::AllBut(&["axum", "control", "takeover"]),
+        why: "a feature hangs itself on the lifecycle (`streams`) and hears of the drain as a program would",
+    },
+    ModuleLaw {
         module: "http::farewell",
         imports: Imports::AllBut(&["axum", "control", "takeover"]),
         why: "WebSockets are seen off when the lifecycle asks for it, and it knows what for",
@@ -118,8 +135,13 @@ const LAWS: &[ModuleLaw] = &[
         why: "the protocol stands on the parts and is driven without knowing by whom",
     },
     ModuleLaw {
+        module: "jobs",
+        imports: Imports::AllBut(&["http", "axum", "control", "takeover"]),
+        why: "it hangs itself on the lifecycle (`jobs`), as a program's own task and resource would",
+    },
+    ModuleLaw {
         module: "lifecycle",
-        imports: Imports::AllBut(&["http", "axum"]),
+        imports: Imports::AllBut(&["http", "jobs", "axum"]),
         why: "the driver works the same with no HTTP at all, and whatever stands on top",
     },
     ModuleLaw {

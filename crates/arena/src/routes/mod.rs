@@ -7,10 +7,12 @@
 //! | `GET /version` | which program, which generation, which process |
 //! | `POST /orders` | stores an order: 201 new, 200 again, 409 another with that id |
 //! | `GET /orders/{id}`, `GET /orders/count` | what is stored |
+//! | `POST /jobs?take=MS` | stores a background job that takes so long: 201 `{"id":n}` |
+//! | `GET /jobs` | how many jobs are in which state, and what they did |
 //! | `POST /upload` | reads a body to its end: `{"bytes":n}` |
 //! | `GET /download?bytes=N` | N bytes |
 //!
-//! Everything else is refused in JSON. Sockets that outlive a request (WebSocket, event streams), gRPC and jobs get
+//! Everything else is refused in JSON. Sockets that outlive a request (WebSocket, event streams) and gRPC get
 //! a file of their own beside these and one line in [`router`].
 
 pub(crate) mod answer;
@@ -27,6 +29,7 @@ use axum::routing::get;
 use serde::Serialize;
 
 use crate::counter::Counter;
+use crate::jobs::{self, JobQueue};
 use crate::orders::{self, Orders};
 
 pub use self::transfer::{CHUNK_BYTES, DOWNLOAD_LIMIT_BYTES, UPLOAD_LIMIT_BYTES, UPLOAD_PAUSE};
@@ -38,6 +41,8 @@ pub struct App {
     pub counter: Arc<Counter>,
     /// Takes orders.
     pub orders: Arc<Orders>,
+    /// Background jobs.
+    pub jobs: JobQueue,
     /// How long `GET /a` waits before it counts.
     pub slow: Duration,
     /// The version `GET /version` tells.
@@ -68,6 +73,7 @@ pub fn router(app: &App) -> Router {
         .route("/b", b)
         .route("/version", version)
         .merge(orders::http::router(Arc::clone(&app.orders)))
+        .merge(jobs::http::router(app.jobs.clone()))
         .merge(transfer::router())
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)

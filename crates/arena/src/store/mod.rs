@@ -60,6 +60,15 @@ impl Store {
         Ok(Self { backend })
     }
 
+    /// An error that names this database.
+    pub(crate) fn failed(&self, problem: impl fmt::Display) -> StoreError {
+        let name = match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.name(),
+            Backend::Postgres(postgres) => postgres.name(),
+        };
+        StoreError::new(name, problem)
+    }
+
     pub(crate) fn backend(&self) -> &Backend {
         &self.backend
     }

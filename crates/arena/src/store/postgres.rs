@@ -1,5 +1,7 @@
 //! A PostgreSQL database by URL: one pool, one statement for each order.
 
+mod jobs;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -19,11 +21,14 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one statement may take, locks and a silent network included.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "counter and orders",
-    include_str!("../../migrations/postgres/0001_counter_and_orders.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "counter and orders",
+        include_str!("../../migrations/postgres/0001_counter_and_orders.sql"),
+    ),
+    (2, "jobs", include_str!("../../migrations/postgres/0002_jobs.sql")),
+];
 
 /// Makes "committed" mean "flushed" in a session where the server's settings say otherwise; a stricter setting stays.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
@@ -120,6 +125,10 @@ impl Postgres {
         )
         .await
         .map(drop)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) async fn close(&self) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! A SQLite file: one connection that writes, a few that read, and the checks that make a bad file a clear error.
 
+mod jobs;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -30,11 +32,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// and of it only the header, the tables' definitions and the pages a request touches are checked.
 const CHECKED_AT_OPEN_BYTES: u64 = 256 * 1024 * 1024;
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "counter and orders",
-    include_str!("../../migrations/sqlite/0001_counter_and_orders.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "counter and orders", include_str!("../../migrations/sqlite/0001_counter_and_orders.sql")),
+    (2, "jobs", include_str!("../../migrations/sqlite/0002_jobs.sql")),
+];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Sqlite {
@@ -196,6 +197,10 @@ impl Sqlite {
         .await
         .map(drop)
         .map_err(|error| self.failed(&error))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) async fn close(&self) -> Result<(), StoreError> {

@@ -32,6 +32,7 @@ impl Service {
         let app = App {
             counter: Arc::new(Counter::continue_in(fresh_home(), 0, store.clone())),
             orders: Arc::new(Orders::start(store.clone())),
+            jobs: arena::jobs::JobQueue::new(store.clone(), 1),
             slow: Duration::from_millis(30),
             version: "1.2.3".into(),
             generation: 4,

@@ -9,6 +9,7 @@ mod exhaustion;
 mod heads;
 mod http1;
 mod http2;
+mod jobs;
 mod leftovers;
 mod orders;
 mod report;

@@ -47,7 +47,7 @@ fn is_whole(report: &Value) {
             })
             .collect()
     };
-    assert_eq!(names("resources"), ["database", "counter", "orders"]);
+    assert_eq!(names("resources"), ["database", "counter", "orders", "jobs"]);
     assert_eq!(names("phases").last().map(String::as_str), Some("closing"));
     let phases: f64 = report["phases"]
         .as_array()

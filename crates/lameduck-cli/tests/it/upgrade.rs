@@ -17,7 +17,7 @@ use crate::service::{LIMIT, Service, WITH_ADMIN, new_directory};
 
 /// The control socket, in the server's directory.
 const CONTROL: &str = "run/control";
-const WITH_CONTROL: [&str; 2] = ["--control", CONTROL];
+pub const WITH_CONTROL: [&str; 2] = ["--control", CONTROL];
 const BINARY: &str = env!("CARGO_BIN_EXE_lameduck");
 /// Where tests that replace the program have it, in the server's directory.
 const PROGRAM: &str = "program";
@@ -25,7 +25,7 @@ const UPGRADES: u64 = 20;
 
 impl Service {
     #[track_caller]
-    fn upgradable(flags: &[&str]) -> Service {
+    pub fn upgradable(flags: &[&str]) -> Service {
         let flags: Vec<&str> = WITH_CONTROL.iter().chain(flags).copied().collect();
         Service::start(&flags)
     }
@@ -56,33 +56,33 @@ impl Service {
 
     /// Asks the service with the command, as an operator does.
     #[track_caller]
-    fn operate(&self, verb: &str, flags: &[&str]) -> Ended {
+    pub fn operate(&self, verb: &str, flags: &[&str]) -> Ended {
         ended(self.start_command(verb, flags))
     }
 
     #[track_caller]
-    fn upgrade(&self) -> String {
+    pub fn upgrade(&self) -> String {
         let ended = self.operate("upgrade", &[]);
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", self.target.stderr());
         ended.stdout
     }
 
     #[track_caller]
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let ended = self.operate("status", &["--json"]);
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
         serde_json::from_str(&ended.stdout).unwrap()
     }
 
     #[track_caller]
-    fn version(&self) -> Value {
+    pub fn version(&self) -> Value {
         serde_json::from_str(&self.get("/version").1).unwrap()
     }
 
     /// Asks on new connections until this generation answers. The one before may accept a last connection just after
     /// the hand-over was told: its accept loops close then, and not before.
     #[track_caller]
-    fn wait_answers_from(&self, generation: u64) -> Value {
+    pub fn wait_answers_from(&self, generation: u64) -> Value {
         let deadline = std::time::Instant::now() + LIMIT;
         loop {
             let version = self.version();
@@ -113,7 +113,7 @@ impl Service {
 
     /// Waits until no generation holds standard error, and looks for processes that do not.
     #[track_caller]
-    fn leaves_no_process(&mut self) {
+    pub fn leaves_no_process(&mut self) {
         let words = self.last_words();
         self.wait();
         assert_eq!(alive_in_group(self.target.pid()), [0; 0], "{words}");
@@ -121,7 +121,7 @@ impl Service {
 }
 
 /// The processes of a group that have not ended. Orphans that have may wait as zombies for whoever reaps them here.
-fn alive_in_group(group: u32) -> Vec<u32> {
+pub fn alive_in_group(group: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let alive = entries.filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;

@@ -58,7 +58,8 @@ server.server_close()
 fn the_reference_service_passes_what_a_naive_server_fails() {
     let cases = ["--case", "ACC/1", "--case", "SIG/1"];
     let good = verify(&[&["--adapter", "lameduck"], &cases[..]].concat());
-    assert_eq!((good.code, &*good.stderr), (Some(0), ""), "{}", good.stdout);
+    assert_eq!(good.code, Some(0), "{}{}", good.stdout, good.stderr);
+    assert!(good.stdout.starts_with("All 2 pass"), "{}", good.stdout);
     let program = naive();
     let command = ["--", "python3", program.to_str().unwrap(), "{port}"];
     let bad = verify(&[&cases[..], &command[..]].concat());
@@ -89,12 +90,34 @@ fn a_run_that_cannot_test_says_why_in_one_line_and_ends_with_2() {
 }
 
 #[test]
+fn the_reports_are_written_to_their_files() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = |kind: &str| {
+        directory.join(format!("verify-{}.{kind}", std::process::id())).display().to_string()
+    };
+    let (page, data, xml) = (path("html"), path("json"), path("xml"));
+    let files = ["--html", &page, "--json", &data, "--junit", &xml, "--traces"];
+    let ended = verify(
+        &[&["--adapter", "lameduck", "--case", "ACC/1", "--repeat", "2"], &files[..]].concat(),
+    );
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&read(&data)).unwrap();
+    assert_eq!(value["schema"], "lameduck-verify/1");
+    assert_eq!(value["results"].as_array().unwrap().len(), 2);
+    // Fifty waited in the queue, and the timeline shows each.
+    assert!(value["results"][0]["trace"]["connections"].as_array().unwrap().len() >= 50);
+    assert!(read(&page).contains("<canvas"));
+    assert!(read(&xml).contains("<testcase classname=\"lameduck.ACC\""));
+}
+
+#[test]
 fn an_interrupt_leaves_no_target_running() {
     let program = naive();
     let command = ["--repeat", "1000", "--", "python3", program.to_str().unwrap(), "{port}"];
     for signal in [Signal::INT, Signal::TERM] {
         let mut run = start(&command);
-        run.wait_stdout("PASS", LIMIT).unwrap();
+        run.wait_stderr("PASS", LIMIT).unwrap();
         let directory = std::env::temp_dir().join(format!("lameduck-verify-{}", run.pid()));
         run.signal(signal).unwrap();
         let exit = run.wait(LIMIT).unwrap();

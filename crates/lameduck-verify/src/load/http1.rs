@@ -1,12 +1,14 @@
 //! HTTP/1.1 clients on bare sockets: every byte, end of file and reset is seen, nothing is hidden.
 
 use super::acked::Acked;
+use super::ledger::Known;
 use super::reach::{Refusals, Unreached};
 use super::requests::Requests;
 use super::stream::{Look, Stream};
 use super::{Mode, Part};
 use crate::answer::{Answer, Persistence};
 use crate::fate::Fate;
+use crate::trace::{ConnectionEnd, Number, end_after};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         let mut connection = match kept.take().filter(|kept| kept.is_usable(&part)) {
             Some(kept) => kept,
             None => match refusals.connect(&part).await {
-                Ok(stream) => Connection::new(stream),
+                Ok((stream, number)) => Connection::new(stream, number),
                 Err(Unreached::Again) => continue,
                 Err(Unreached::Over) => break,
             },
@@ -34,9 +36,17 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         let request = requests.next();
         let begun = Instant::now();
         let end = connection.exchange(request, &mut buffer, part.load.request_limit).await;
-        match end {
+        let known = |fate| Known {
+            connection: connection.number,
+            intended: None,
+            begun,
+            first_byte: connection.first_byte,
+            fate,
+            status: connection.answer.head().map(|head| head.status),
+        };
+        let fate = match end {
             End::Answered => {
-                part.ledger.borrow_mut().answered(begun.elapsed());
+                part.ledger.borrow_mut().answered(known(Fate::Answered));
                 if let Some(acked) = &acked {
                     acked.record(requests.id());
                 }
@@ -44,16 +54,22 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
                     had_answer = true;
                     part.shared.first_answer();
                 }
+                Fate::Answered
             }
             End::Failed(fate, detail) => {
                 let ordinal = connection.requests;
-                part.ledger.borrow_mut().failed(fate, part.client, ordinal, || detail);
+                part.ledger.borrow_mut().failed(known(fate), part.client, ordinal, || detail);
+                fate
             }
-        }
-        if connection.is_open {
-            kept = Some(connection).filter(|_| part.load.mode != Mode::NewConnection);
-        } else if connection.was_told {
-            part.ledger.borrow_mut().connections.told_to_close += 1;
+        };
+        if connection.is_open && part.load.mode != Mode::NewConnection {
+            kept = Some(connection);
+        } else {
+            let mut ledger = part.ledger.borrow_mut();
+            let was_told = connection.was_told;
+            ledger.connections.told_to_close += u64::from(!connection.is_open && was_told);
+            let end = if was_told { ConnectionEnd::ClosedByServer } else { end_after(fate) };
+            ledger.close(connection.number, end);
         }
         if part.load.pause > Duration::ZERO {
             tokio::time::sleep(part.load.pause).await;
@@ -63,7 +79,11 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
 
 struct Connection {
     stream: Stream,
+    /// In the recording, if there is one.
+    number: Option<Number>,
     answer: Answer,
+    /// When the first byte of the answer came, if not with its last.
+    first_byte: Option<Instant>,
     /// Requests begun on it, with the present one.
     requests: u64,
     /// It may carry another request.
@@ -84,17 +104,33 @@ enum Stop {
 }
 
 impl Connection {
-    fn new(stream: Stream) -> Connection {
-        let answer = Answer::default();
-        Connection { stream, answer, requests: 0, is_open: true, was_told: false }
+    fn new(stream: Stream, number: Option<Number>) -> Connection {
+        Connection {
+            stream,
+            number,
+            answer: Answer::default(),
+            first_byte: None,
+            requests: 0,
+            is_open: true,
+            was_told: false,
+        }
     }
 
     /// The look before a reuse. Counts what it found.
     fn is_usable(&self, part: &Part) -> bool {
         let look = self.stream.look();
+        if look == Look::Quiet {
+            return true;
+        }
         let mut ledger = part.ledger.borrow_mut();
+        let end = match look {
+            Look::Reset => ConnectionEnd::Reset,
+            Look::Bytes => ConnectionEnd::ClosedByTester,
+            Look::Quiet | Look::Closed => ConnectionEnd::ClosedByServer,
+        };
+        ledger.close(self.number, end);
         match look {
-            Look::Quiet => return true,
+            Look::Quiet => {}
             Look::Closed => ledger.connections.found_closed += 1,
             Look::Reset => ledger.connections.found_reset += 1,
             Look::Bytes => ledger.connections.found_unasked += 1,
@@ -105,6 +141,7 @@ impl Connection {
     async fn exchange(&mut self, request: &[u8], buffer: &mut [u8], limit: Duration) -> End {
         self.requests += 1;
         self.answer.clear();
+        self.first_byte = None;
         self.is_open = false;
         let exchange = async {
             if let Err((written, error)) = self.write(request).await
@@ -148,7 +185,9 @@ impl Connection {
             match self.answer.feed(&buffer[..count]) {
                 Err(malformed) => return End::Failed(Fate::Malformed, malformed.0.to_owned()),
                 Ok(used) if self.answer.is_complete() => return self.completed(used == count),
-                Ok(_) => {}
+                Ok(_) => {
+                    self.first_byte.get_or_insert_with(Instant::now);
+                }
             }
         }
     }

@@ -1,10 +1,11 @@
 //! HTTP/2 clients: several closed loops over one connection, each with one stream open at a time.
 
-use super::ledger::Connections;
+use super::ledger::{Connections, Known};
 use super::reach::{Refusals, Unreached};
 use super::stream::{Look, ResetSeen, Stream, look};
 use super::{Part, REFUSED_PAUSE};
 use crate::fate::Fate;
+use crate::trace::{ConnectionEnd, Number};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::cell::Cell;
@@ -26,12 +27,12 @@ pub(super) async fn client(part: Part, streams: usize) {
     let had_answer: Rc<[Cell<bool>]> = vec![Cell::new(false); streams].into();
     let mut refusals = Refusals::default();
     while !part.shared.is_stopping() {
-        let stream = match refusals.connect(&part).await {
-            Ok(stream) => stream,
+        let (stream, number) = match refusals.connect(&part).await {
+            Ok(connected) => connected,
             Err(Unreached::Again) => continue,
             Err(Unreached::Over) => break,
         };
-        if on_connection(&part, stream, &had_answer).await == Answers::None {
+        if on_connection(&part, stream, number, &had_answer).await == Answers::None {
             // A server that accepts and closes at once must not be asked in a spin.
             tokio::time::sleep(REFUSED_PAUSE).await;
         }
@@ -46,14 +47,19 @@ enum Answers {
 }
 
 /// Uses one connection until the server ends it or the run is over.
-async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bool>]>) -> Answers {
+async fn on_connection(
+    part: &Rc<Part>,
+    stream: Stream,
+    number: Option<Number>,
+    had_answer: &Rc<[Cell<bool>]>,
+) -> Answers {
     // A second descriptor of the same socket, to look at it while the connection has the first.
     let socket = stream.as_fd().try_clone_to_owned();
     let reset = stream.reset_seen();
     let (socket, (send, connection)) = match (socket, h2::client::handshake(stream).await) {
         (Ok(socket), Ok(both)) => (Rc::new(socket), both),
-        (Err(error), _) => return unusable(part, &error),
-        (_, Err(error)) => return unusable(part, &error),
+        (Err(error), _) => return unusable(part, number, &error),
+        (_, Err(error)) => return unusable(part, number, &error),
     };
     let mut driver = tokio::task::spawn_local(connection);
     let seen = Rc::new(Seen::default());
@@ -64,6 +70,7 @@ async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bo
             socket: socket.clone(),
             reset: reset.clone(),
             send: send.clone(),
+            number,
             seen: seen.clone(),
             answers: 0,
         };
@@ -74,7 +81,11 @@ async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bo
     while let Some(ended) = loops.join_next().await {
         answers += ended.unwrap_or_default();
     }
-    seen.count(&mut part.ledger.borrow_mut().connections);
+    {
+        let mut ledger = part.ledger.borrow_mut();
+        seen.count(&mut ledger.connections);
+        ledger.close(number, seen.end(&reset));
+    }
     // With the last handle gone the client says GOAWAY, flushes and closes by itself. How that ends is of no
     // interest: every stream has its fate.
     if tokio::time::timeout(CLOSE_LIMIT, &mut driver).await.is_err() {
@@ -83,9 +94,13 @@ async fn on_connection(part: &Rc<Part>, stream: Stream, had_answer: &Rc<[Cell<bo
     if answers > 0 { Answers::Some } else { Answers::None }
 }
 
-fn unusable(part: &Part, error: &dyn std::fmt::Display) -> Answers {
+fn unusable(part: &Part, number: Option<Number>, error: &dyn std::fmt::Display) -> Answers {
     let detail = || format!("HTTP/2 handshake: {error}");
-    part.ledger.borrow_mut().failed(Fate::ConnectFailed, part.client, 0, detail);
+    let fate = Fate::ConnectFailed;
+    let known = Known::unsent(number, Instant::now(), fate);
+    let mut ledger = part.ledger.borrow_mut();
+    ledger.failed(known, part.client, 0, detail);
+    ledger.close(number, ConnectionEnd::ClosedByServer);
     Answers::None
 }
 
@@ -95,6 +110,8 @@ struct Streams {
     socket: Rc<OwnedFd>,
     reset: ResetSeen,
     send: SendRequest<Bytes>,
+    /// In the recording, if there is one.
+    number: Option<Number>,
     seen: Rc<Seen>,
     answers: u64,
 }
@@ -111,6 +128,14 @@ struct Seen {
 }
 
 impl Seen {
+    fn end(&self, reset: &ResetSeen) -> ConnectionEnd {
+        match (reset.is_set(), self.go_away.get() || self.closed.get()) {
+            (true, _) => ConnectionEnd::Reset,
+            (false, true) => ConnectionEnd::ClosedByServer,
+            (false, false) => ConnectionEnd::ClosedByTester,
+        }
+    }
+
     fn count(&self, connections: &mut Connections) {
         connections.told_to_close += u64::from(self.go_away.get());
         connections.found_closed += u64::from(self.closed.get() && !self.go_away.get());
@@ -123,10 +148,19 @@ impl Streams {
         let request = self.request();
         while !self.part.shared.is_stopping() && self.is_usable().await {
             let begun = Instant::now();
-            let result = self.exchange(request.clone()).await;
+            let first_byte = Cell::new(None);
+            let result = self.exchange(request.clone(), &first_byte).await;
+            let known = |fate, status| Known {
+                connection: self.number,
+                intended: None,
+                begun,
+                first_byte: first_byte.get(),
+                fate,
+                status,
+            };
             match result {
-                Ok(()) => {
-                    self.part.ledger.borrow_mut().answered(begun.elapsed());
+                Ok(status) => {
+                    self.part.ledger.borrow_mut().answered(known(Fate::Answered, Some(status)));
                     self.answers += 1;
                     if !had_answer[place].replace(true) {
                         self.part.shared.first_answer();
@@ -134,7 +168,8 @@ impl Streams {
                 }
                 Err((fate, detail)) => {
                     let (client, ordinal) = (self.part.client, self.seen.opened.get());
-                    self.part.ledger.borrow_mut().failed(fate, client, ordinal, || detail);
+                    let known = known(fate, None);
+                    self.part.ledger.borrow_mut().failed(known, client, ordinal, || detail);
                 }
             }
             if self.part.load.pause > Duration::ZERO {
@@ -177,7 +212,12 @@ impl Streams {
         }
     }
 
-    async fn exchange(&mut self, request: http::Request<()>) -> Result<(), (Fate, String)> {
+    /// The status of a 2xx that came in full.
+    async fn exchange(
+        &mut self,
+        request: http::Request<()>,
+        first_byte: &Cell<Option<Instant>>,
+    ) -> Result<u16, (Fate, String)> {
         let opened = self.send.send_request(request, true);
         let (response, _) = opened.map_err(|error| (not_opened(&error), error.to_string()))?;
         self.seen.opened.set(self.seen.opened.get() + 1);
@@ -185,6 +225,7 @@ impl Streams {
         let whole = async {
             let response = response.await?;
             progress.set(Progress::Begun);
+            first_byte.set(Some(Instant::now()));
             let status = response.status().as_u16();
             let mut body = response.into_body();
             while let Some(data) = body.data().await {
@@ -198,7 +239,7 @@ impl Streams {
         let status = tokio::time::timeout(limit, whole).await.map_err(|_| timed_out())?;
         let status = status.map_err(|error| lost(&error, progress.get(), &self.reset))?;
         match Fate::of_status(status) {
-            Fate::Answered => Ok(()),
+            Fate::Answered => Ok(status),
             fate => Err((fate, format!("status {status}"))),
         }
     }

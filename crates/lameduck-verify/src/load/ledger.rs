@@ -2,6 +2,7 @@
 
 use super::EXAMPLES;
 use crate::fate::{Fate, Kind, Tally};
+use crate::trace::{ConnectionEnd, Number, Recording, RequestTrace};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt;
@@ -20,6 +21,27 @@ pub(super) struct Ledger {
     pub(super) latency: Histogram<u64>,
     pub(super) connections: Connections,
     pub(super) examples: Vec<Example>,
+    pub(super) recording: Option<Recording>,
+}
+
+/// A request whose fate is known.
+pub(super) struct Known {
+    /// The connection in the recording, if there is one.
+    pub(super) connection: Option<Number>,
+    /// When it was due, if it was due at a time: its latency counts from there.
+    pub(super) intended: Option<Instant>,
+    pub(super) begun: Instant,
+    /// When the first byte of its answer came; unknown means with its last.
+    pub(super) first_byte: Option<Instant>,
+    pub(super) fate: Fate,
+    pub(super) status: Option<u16>,
+}
+
+impl Known {
+    /// A request for which there was no connection.
+    pub(super) fn unsent(connection: Option<Number>, begun: Instant, fate: Fate) -> Known {
+        Known { connection, intended: None, begun, first_byte: None, fate, status: None }
+    }
 }
 
 /// What became of connections, beside the requests on them.
@@ -72,7 +94,7 @@ impl fmt::Display for Example {
 }
 
 impl Ledger {
-    pub(super) fn new(begun: Instant) -> Ledger {
+    pub(super) fn new(begun: Instant, recording: Option<Recording>) -> Ledger {
         let latency = Histogram::new_with_bounds(1, LATENCY_MAX, LATENCY_DIGITS);
         Ledger {
             begun,
@@ -80,23 +102,57 @@ impl Ledger {
             latency: latency.expect("constant bounds are valid"),
             connections: Connections::default(),
             examples: Vec::new(),
+            recording,
         }
     }
 
-    pub(super) fn answered(&mut self, latency: Duration) {
+    /// A connection begins (also one that is refused then).
+    pub(super) fn open(&mut self, client: usize, opened: Instant) -> Option<Number> {
+        self.recording.as_mut().map(|it| it.open(format!("client {client}"), opened))
+    }
+
+    /// A connection ends.
+    pub(super) fn close(&mut self, connection: Option<Number>, end: ConnectionEnd) {
+        if let (Some(recording), Some(number)) = (&mut self.recording, connection) {
+            recording.close(number, end);
+        }
+    }
+
+    pub(super) fn answered(&mut self, known: Known) {
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(known.intended.unwrap_or(known.begun));
         self.tally.record(Fate::Answered);
         self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        self.record(&known, now);
+    }
+
+    fn record(&mut self, known: &Known, now: Instant) {
+        let (Some(recording), Some(number)) = (&mut self.recording, known.connection) else {
+            return;
+        };
+        let request = RequestTrace {
+            intended: known.intended.map(|at| recording.at(at)),
+            sent: recording.at(known.begun),
+            first_byte: known.first_byte.map(|at| recording.at(at)),
+            ended: recording.at(now),
+            fate: known.fate,
+            status: known.status,
+            generation: None,
+        };
+        recording.request(number, request);
     }
 
     /// Counts a request that was not answered; `detail` is asked for only where it is kept.
     pub(super) fn failed(
         &mut self,
-        fate: Fate,
+        known: Known,
         client: usize,
         ordinal: u64,
         detail: impl FnOnce() -> String,
     ) {
+        let fate = known.fate;
         self.tally.record(fate);
+        self.record(&known, Instant::now());
         // A server that cannot be reached for this machine's own reasons must not look like one that refuses.
         let is_told = fate.kind() == Kind::Lost || fate == Fate::ConnectFailed;
         if is_told && self.examples.len() < EXAMPLES {
@@ -117,5 +173,10 @@ impl Ledger {
         self.examples.extend_from_slice(&other.examples);
         self.examples.sort_by_key(|example| example.at);
         self.examples.truncate(EXAMPLES);
+        match (&mut self.recording, &other.recording) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            (_, None) => {}
+        }
     }
 }

@@ -33,6 +33,7 @@ use super::ledger::Ledger;
 use super::{EXAMPLES, Latency, Mode, REQUEST_LIMIT};
 use crate::address::Place;
 use crate::fate::{Fate, Tally};
+use crate::trace::Trace;
 use engine::Engine;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -55,6 +56,7 @@ pub struct Open {
     connections: usize,
     lasting: Duration,
     request_limit: Duration,
+    recorded_since: Option<Instant>,
 }
 
 impl Open {
@@ -68,6 +70,7 @@ impl Open {
             connections: 32,
             lasting: Duration::from_secs(5),
             request_limit: REQUEST_LIMIT,
+            recorded_since: None,
         }
     }
 
@@ -87,6 +90,12 @@ impl Open {
     /// How long after its intended time a request is given up; [`REQUEST_LIMIT`] when nothing is said.
     pub fn request_limit(mut self, limit: Duration) -> Open {
         self.request_limit = limit;
+        self
+    }
+
+    /// Keeps what each connection does, with times since `begun`, for [`Report::pour_into`].
+    pub fn recorded(mut self, begun: Instant) -> Open {
+        self.recorded_since = Some(begun);
         self
     }
 
@@ -210,6 +219,14 @@ impl Report {
     /// Connections that were established, those made before the first request among them.
     pub fn connections_opened(&self) -> u64 {
         self.ledger.connections.opened
+    }
+
+    /// Adds the connections of a [recorded](Open::recorded) load to a trace, as many as fit its bounds; of another
+    /// load there is nothing to add.
+    pub fn pour_into(&self, trace: &mut Trace) {
+        if let Some(recording) = &self.ledger.recording {
+            recording.clone().pour_into(trace);
+        }
     }
 
     /// One object: the tally's members, and target, mode, intended rate, elapsed, latency, lag, longest silence,

@@ -1,8 +1,10 @@
 //! Establishing connections: what a failure means, and when a server counts as gone.
 
+use super::ledger::Known;
 use super::stream::Stream;
 use super::{CONNECT_LIMIT, Part, REFUSED_PAUSE, Until};
 use crate::fate::Fate;
+use crate::trace::{Number, end_after};
 use std::io;
 use std::time::Instant;
 
@@ -23,18 +25,25 @@ pub(super) enum Unreached {
 
 impl Refusals {
     /// A new connection, or what its absence means. Records a failure and pauses after it.
-    pub(super) async fn connect(&mut self, part: &Part) -> Result<Stream, Unreached> {
+    pub(super) async fn connect(
+        &mut self,
+        part: &Part,
+    ) -> Result<(Stream, Option<Number>), Unreached> {
+        let begun = Instant::now();
+        let connection = part.ledger.borrow_mut().open(part.client, begun);
         let attempt = Stream::connect(&part.load.place.address);
         let (fate, detail) = match tokio::time::timeout(CONNECT_LIMIT, attempt).await {
             Ok(Ok(stream)) => {
                 *self = Refusals::default();
                 part.ledger.borrow_mut().connections.opened += 1;
-                return Ok(stream);
+                return Ok((stream, connection));
             }
             Ok(Err(error)) => (fate_of(&error), format!("connect: {error}")),
             Err(_) => (Fate::ConnectTimedOut, format!("no connection within {CONNECT_LIMIT:?}")),
         };
-        part.ledger.borrow_mut().failed(fate, part.client, 0, || detail);
+        let known = Known::unsent(connection, begun, fate);
+        part.ledger.borrow_mut().failed(known, part.client, 0, || detail);
+        part.ledger.borrow_mut().close(connection, end_after(fate));
         if fate == Fate::Refused && self.is_gone(part.load.until) {
             return Err(Unreached::Over);
         }

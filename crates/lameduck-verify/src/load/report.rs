@@ -3,13 +3,13 @@
 use super::ledger::{Connections, Example, Ledger};
 use super::{Load, Mode};
 use crate::fate::{Fate, Kind, Tally};
+use crate::trace::{Recording, Trace};
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
 /// What a load saw. `Display` is for people.
-#[derive(Debug)]
 #[must_use]
 pub struct Report {
     target: String,
@@ -21,6 +21,7 @@ pub struct Report {
     connections: Connections,
     examples: Vec<Example>,
     unwritten: Option<io::Error>,
+    recording: Option<Recording>,
 }
 
 /// From the first byte written to the last byte of the answer, of answered requests, in microseconds.
@@ -59,6 +60,15 @@ impl Report {
             examples: sum.examples,
             elapsed,
             unwritten,
+            recording: sum.recording,
+        }
+    }
+
+    /// Adds the connections of a [recorded](super::Load::recorded) load to a trace, as many as fit its bounds; of
+    /// another load there is nothing to add.
+    pub fn pour_into(&self, trace: &mut Trace) {
+        if let Some(recording) = &self.recording {
+            recording.clone().pour_into(trace);
         }
     }
 
@@ -138,6 +148,12 @@ impl Report {
         ];
         json.extend(more.map(|(name, value)| (name.to_owned(), value)));
         json.into()
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Keeps what happened when, from every thread of a case.
 
 use crate::fate::{Kind, Tally};
+use crate::load;
 use crate::probe::{End, Wire};
 use crate::trace::{
     CONNECTIONS_KEPT, ConnectionEnd, ConnectionTrace, Mark, MarkKind, Micros, QueueSample,
@@ -65,6 +66,23 @@ impl Recorder {
         self.kept().keep(connection);
     }
 
+    /// Counts what a load did, and keeps its connections if it was recorded since [`begun`](Recorder::begun).
+    pub fn load(&self, report: &load::Report) {
+        self.count(report.tally());
+        self.kept().pour(|trace| report.pour_into(trace));
+    }
+
+    /// As [`load`](Recorder::load), of an open loop.
+    pub fn open_load(&self, report: &load::open::Report) {
+        self.count(report.tally());
+        self.kept().pour(|trace| report.pour_into(trace));
+    }
+
+    /// When the trace began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// Counts fates.
     pub fn count(&self, tally: &Tally) {
         self.kept().tally.merge(tally);
@@ -114,6 +132,11 @@ impl Recorder {
 }
 
 impl Kept {
+    fn pour(&mut self, pour: impl FnOnce(&mut Trace)) {
+        pour(&mut self.trace);
+        self.requests = self.trace.connections.iter().map(|it| it.requests.len()).sum();
+    }
+
     fn keep(&mut self, mut connection: ConnectionTrace) {
         let room = REQUESTS_KEPT.saturating_sub(self.requests);
         if connection.requests.len() > room {

@@ -101,7 +101,7 @@ pub fn axum_graceful() -> (Target, Place) {
 }
 
 /// `cargo test` builds the examples beside the test programs.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is missing: run cargo build --examples", path.display());

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AFTER_FORCE, Drain, GRACE_PERIOD, LINGER, Lifecycle, MAX_GENERATIONS, PROBATION, SETTLE,
-    Settings, Shared, Upgrades, fits,
+    Settings, Shared, fits,
 };
 use crate::closing::Resources;
 use crate::control::{self, Hands, Scope, View};
 use crate::driver::{Driver, Gates};
 use crate::error::{Error, USE_CONTROL};
+use crate::generation::Generation;
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::AcceptErrors;
@@ -30,9 +31,11 @@ use crate::readiness::Sign;
 use crate::respawn::{self, Program};
 use crate::signals::Signals;
 use crate::states::{Left, States};
-use crate::succeed::{self, Succession};
-use crate::takeover::channel::ControlSocket;
-use crate::upgrade::{self, EVENTS, Event, FromControl, Parts, Upgrader};
+use crate::succeed::{self, Adopting, Begun, Succession};
+use crate::takeover::channel::{AsyncChannel, ControlSocket};
+use crate::takeover::successor::Successor;
+use crate::takeover::{Limits, TAKEOVER_LONGEST};
+use crate::upgrade::{Parts, Upgrades};
 use crate::websocket::CloseFrames;
 use crate::work::Registry;
 
@@ -222,10 +225,9 @@ impl Builder {
         fits(self.grace, self.lame_duck, Duration::ZERO)?;
         let Voices { scope, signals, log, notifier } = self.voices();
         let joined = self.join()?;
-        let (succession, left) = joined.took_over.unzip();
-        let (succession, states) =
-            (succession.map(Arc::new), Arc::new(States::took_over(left.unwrap_or_default())));
-        let machine = Machine::new(self.machine_config());
+        let Above { left, succession, machine: above, channel } = Above::of(joined.took_over)?;
+        let states = Arc::new(States::took_over(left));
+        let machine = self.machine(joined.generation, above);
         let registry = Registry::new();
         let resources = Arc::new(Resources::default());
         let accept_errors = Arc::new(AcceptErrors::default());
@@ -234,12 +236,31 @@ impl Builder {
         let sign = Sign::new();
         let readiness = sign.readiness();
         let handover = Arc::new(Handover::default());
-        let gates = Arc::new(Gates::new());
+        let gates = Arc::new(Gates::default());
         let (commands, orders) = mpsc::unbounded_channel();
         let (view, view_seen) = watch::channel(View::begin());
         let (ended, report) = watch::channel(None);
-        let (to_upgrades, from_control) = mpsc::unbounded_channel();
-        let hands = Hands {
+        let (to_unwanted, unwanted) = watch::channel(0);
+        let parts = match &joined.place {
+            Some(place) => Some(Parts {
+                runtime: runtime.clone(),
+                gates: Arc::clone(&gates),
+                handover: Arc::clone(&handover),
+                states: Arc::clone(&states),
+                log: Arc::clone(&log),
+                place: place.clone(),
+                program: this_program()?,
+                own: joined.generation,
+                succession: succession.clone(),
+                respawned: joined.respawned,
+            }),
+            None => None,
+        };
+        let talk = channel.map(|channel| {
+            let (handover, registry) = (Arc::clone(&handover), Arc::clone(&registry));
+            (channel, Adopting { handover, registry, log: Arc::clone(&log) })
+        });
+        let make_hands = |sender: &Arc<control::Sender>| Hands {
             registry: Arc::clone(&registry),
             sign,
             resources: Arc::clone(&resources),
@@ -250,12 +271,13 @@ impl Builder {
             commands,
             picked_up: Arc::clone(&picked_up),
             handover: Arc::clone(&handover),
-            upgrades: joined.place.as_ref().map(|_| to_upgrades),
+            upgrades: parts.map(|parts| Upgrades::new(parts, Arc::clone(sender), talk)),
+            unwanted: to_unwanted,
             place: joined.place.clone().map(|place| (place, joined.generation)),
             view,
             ended,
         };
-        let control = control::start(machine, signals, scope, |_| hands)
+        let control = control::start(machine, signals, scope, make_hands)
             .map_err(|error| Error::io("start", "the control thread", error))?;
         let driver = Driver {
             orders,
@@ -265,27 +287,7 @@ impl Builder {
             control: Arc::clone(&control),
         };
         drop(runtime.spawn(driver.run()));
-        let (upgrades, socket) = match (joined.place, joined.socket) {
-            (Some(place), Some(socket)) => {
-                let program = this_program()?;
-                let parts = Parts {
-                    control: Arc::clone(&control),
-                    gates: Arc::clone(&gates),
-                    handover: Arc::clone(&handover),
-                    states: Arc::clone(&states),
-                    log: Arc::clone(&log),
-                    place: place.clone(),
-                    program,
-                    own: joined.generation,
-                    succession: succession.clone(),
-                    takeover_timeout: self.takeover_timeout,
-                };
-                let events = upgrade_with(&runtime, parts, from_control);
-                let respawned = joined.respawned;
-                (Some(Upgrades { events, place, respawned, waiting: Arc::default() }), Some(socket))
-            }
-            (None, _) | (_, None) => (None, None),
-        };
+        let upgrades = joined.place.map(|place| super::Upgrades { place, waiting: Arc::default() });
         let settings = self.settings(joined.generation);
         let shared = Shared {
             settings,
@@ -303,11 +305,12 @@ impl Builder {
             states,
             succession,
             upgrades,
+            unwanted,
             view: view_seen,
             report,
         };
         let life = Lifecycle { shared: Arc::new(shared) };
-        if let Some(socket) = socket {
+        if let Some(socket) = joined.socket {
             life.answer_operators(socket, scope);
         }
         Ok(life)
@@ -359,7 +362,7 @@ impl Builder {
             None => None,
         };
         let generation = match &took_over {
-            Some((succession, _)) => succession.generation,
+            Some(begun) => begun.succession.generation,
             // Older generations may still finish what a service that died here left to them.
             None => 1 + place.others(0).last().map_or(0, |(generation, _)| *generation),
         };
@@ -372,8 +375,10 @@ impl Builder {
         Ok(Joined { place: Some(place), socket: Some(socket), generation, respawned, took_over })
     }
 
-    fn machine_config(&self) -> Config {
-        Config {
+    fn machine(&self, own: u32, above: Option<Successor>) -> Generation {
+        let limits =
+            Limits { takeover: self.takeover_timeout.min(TAKEOVER_LONGEST), ..Limits::default() };
+        let life = Machine::new(Config {
             grace: self.grace,
             reserve: Duration::ZERO,
             lame_duck: self.lame_duck,
@@ -382,7 +387,31 @@ impl Builder {
             probation: self.probation,
             upgrade_grace: self.upgrade_grace,
             max_generations: self.max_generations,
-        }
+        });
+        Generation::new(life, own, above, limits)
+    }
+}
+
+/// What this process takes over, if it does.
+#[derive(Default)]
+struct Above {
+    left: HashMap<String, Left>,
+    succession: Option<Arc<Succession>>,
+    machine: Option<Successor>,
+    channel: Option<AsyncChannel>,
+}
+
+impl Above {
+    fn of(begun: Option<Begun>) -> Result<Above, Error> {
+        let Some(begun) = begun else { return Ok(Above::default()) };
+        let channel = begun.channel.into_async();
+        let channel = channel.map_err(|error| Error::io("use", "the control socket", error))?;
+        Ok(Above {
+            left: begun.left,
+            succession: Some(Arc::new(begun.succession)),
+            machine: Some(begun.machine),
+            channel: Some(channel),
+        })
     }
 }
 
@@ -398,26 +427,13 @@ fn this_program() -> Result<Program, Error> {
     Program::of_this_process().map_err(|error| Error::io("find", "this program", error))
 }
 
-/// Starts the task that upgrades and gives the way to it.
-fn upgrade_with(
-    runtime: &tokio::runtime::Handle,
-    parts: Parts,
-    from_control: mpsc::UnboundedReceiver<FromControl>,
-) -> mpsc::Sender<Event> {
-    let (events, received) = mpsc::channel(EVENTS);
-    let upgrader = Upgrader::new(parts, received, events.downgrade());
-    drop(runtime.spawn(upgrader.run()));
-    drop(runtime.spawn(upgrade::forward(from_control, events.downgrade())));
-    events
-}
-
 /// This process's place among the generations of its service.
 struct Joined {
     place: Option<Place>,
     socket: Option<ControlSocket>,
     generation: u32,
     respawned: bool,
-    took_over: Option<(Succession, HashMap<String, Left>)>,
+    took_over: Option<Begun>,
 }
 
 impl Joined {
@@ -433,10 +449,8 @@ impl Lifecycle {
         let shared = Arc::downgrade(&self.shared);
         let operator = Operator {
             control: Arc::clone(&self.shared.control),
-            events: upgrades.events.clone(),
             place: upgrades.place.clone(),
             own: self.generation(),
-            succession: self.shared.succession.clone(),
             snapshot: Box::new(move || Some(Lifecycle { shared: shared.upgrade()? }.snapshot())),
             report: self.shared.report.clone(),
             waiting: Arc::clone(&upgrades.waiting),

@@ -167,6 +167,12 @@ impl<T> Future for Blocking<T> {
 /// Runs a future and turns a panic into its words.
 pub(crate) struct CatchPanic<F: ?Sized>(pub(crate) Pin<Box<F>>);
 
+impl<F> CatchPanic<F> {
+    pub(crate) fn new(future: F) -> CatchPanic<F> {
+        CatchPanic(Box::pin(future))
+    }
+}
+
 impl<F: Future + ?Sized> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;
 

@@ -19,6 +19,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::process::Pid;
 use tokio::io::unix::AsyncFd;
 
 use super::wire::{self, MAX_DESCRIPTORS, MAX_FRAME, Message, Received};
@@ -92,7 +93,7 @@ impl Channel {
     /// Refuses another user, root excepted.
     pub(crate) fn check_peer(&self) -> io::Result<()> {
         const ROOT: u32 = 0;
-        let peer = crate::sys::peer_user(self.socket.as_fd())?;
+        let peer = crate::sys::peer(self.socket.as_fd())?.user;
         let own = rustix::process::geteuid().as_raw();
         if peer == own || peer == ROOT {
             Ok(())
@@ -180,6 +181,22 @@ impl AsyncChannel {
                 Err(_would_block) => {}
             }
         }
+    }
+
+    /// The same at once or not at all, from any thread.
+    pub(crate) fn try_send(
+        &self,
+        message: &Message,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        send(self.socket.get_ref(), &encode(message)?, descriptors)
+    }
+
+    /// The process at the other end, as the kernel knows it.
+    pub(crate) fn peer(&self) -> io::Result<Pid> {
+        let peer = crate::sys::peer(self.socket.get_ref().as_fd())?;
+        let known = i32::try_from(peer.process).ok().and_then(Pid::from_raw);
+        known.ok_or_else(|| io::Error::other("it runs in another namespace of processes"))
     }
 
     /// The same within `bound`: a peer that never reads is an error, not a wait.

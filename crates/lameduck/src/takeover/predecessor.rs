@@ -12,7 +12,7 @@
 //! | Initialising | Ready with other names, or [`TAKEOVER_TIMEOUT`](super::TAKEOVER_TIMEOUT) | Over | Refuse, failed, close |
 //! | Saving | states saved | Committed | Commit |
 //! | Saving | states not saved, or [`STATE_TIMEOUT`](super::STATE_TIMEOUT) | Over | Refuse, failed, close |
-//! | Initialising, Saving | turned away, or a word out of place | Over | Refuse, failed, close |
+//! | Initialising, Saving | turned away, a word out of place, or one that could not be sent | Over | Refuse, failed, close |
 //! | Initialising, Saving, Committed | Refuse, or the successor is gone | Over | failed, close |
 //! | Committed | Accepting | Probation | successor accepting |
 //! | Committed | turned away | Dismissed | Rollback, failed |
@@ -21,6 +21,7 @@
 //! | Probation | gone | Over | successor lost, close |
 //! | Probation | Resume, or a rollback is asked for | TakingBack | successor lost |
 //! | Probation | Final | Kept | successor keeps |
+//! | Probation | no way back | Kept | – |
 //! | Probation, Kept, TakingBack | confirmed | Final | Final |
 //! | Probation, Kept, Final | drained | the same | Drained |
 //! | TakingBack | resumed | Dismissed | Rollback |
@@ -57,6 +58,8 @@ pub enum Input {
     Unreadable(String),
     /// End of file: the successor is gone.
     Gone,
+    /// What was to be sent could not be; why, for people.
+    Unsent(String),
     /// The answer to [`Action::AskToAdmit`]: yes, and this is what there is.
     Admitted(Inventory),
     /// The answer to [`Action::AskToAdmit`]: no. Later, until the successor accepts: this process stops.
@@ -67,8 +70,9 @@ pub enum Input {
     StateNotSaved(Why),
     /// After [`Action::SuccessorLost`]: the accept loops run again.
     Resumed,
-    /// There is no way back: probation is over, or this process was told to stop. The copies of the listeners are
-    /// closed.
+    /// There is no way back any more: probation is over, or this process was told to stop. `Confirmed` follows.
+    NoWayBack,
+    /// After [`Input::NoWayBack`]: the copies of the listeners are closed.
     Confirmed,
     /// The operator wants this version back.
     RollbackAsked(Why),
@@ -107,7 +111,7 @@ pub enum Action {
 /// The name of what bounds the present wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bound {
-    /// [`Limits::hello`].
+    /// [`Limits::hello`], which bounds the answer of the phases as well.
     Hello,
     /// [`Limits::takeover`], extended up to [`Limits::longest`].
     Takeover,
@@ -183,6 +187,16 @@ impl Predecessor {
         self.state == State::TakingBack
     }
 
+    /// Whether the successor was told to accept and has not said that it does, as far as is known here.
+    pub fn is_committed(&self) -> bool {
+        matches!(self.state, State::Committed | State::Doomed)
+    }
+
+    /// Whether the successor keeps the service, whatever becomes of it.
+    pub fn is_final(&self) -> bool {
+        self.state == State::Final
+    }
+
     /// Whether nothing will ever happen here again.
     pub fn is_over(&self) -> bool {
         self.state == State::Over
@@ -207,8 +221,11 @@ impl Predecessor {
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::Received(message) => self.received(now, message),
-            Input::Unreadable(text) => self.out_of_place(text),
+            Input::Unreadable(text) => {
+                self.out_of_place(format!("it said what cannot be understood: {text}"));
+            }
             Input::Gone => self.gone(),
+            Input::Unsent(text) => self.unsent(text),
             Input::Admitted(inventory) => self.admitted(now, inventory),
             Input::TurnedAway(why) => self.turned_away(why),
             Input::StateSaved(states) => self.state_saved(now, states),
@@ -223,6 +240,11 @@ impl Predecessor {
                     self.dismiss(why);
                 }
             }
+            Input::NoWayBack => {
+                if self.state == State::Probation {
+                    self.state = State::Kept;
+                }
+            }
             Input::Confirmed => self.confirmed(),
             Input::RollbackAsked(why) => self.take_back(why),
             Input::Drained => {
@@ -233,6 +255,14 @@ impl Predecessor {
             Input::Tick => {}
         }
         self.time_passed(now);
+    }
+
+    /// It may be gone, or never read: then its end of file or a timer says so. Before the commit nothing is lost by
+    /// giving it up.
+    fn unsent(&mut self, text: String) {
+        if let State::Initialising { .. } | State::Saving = self.state {
+            self.refuse(Why::new(Reason::Limits, text));
+        }
     }
 
     fn received(&mut self, now: Instant, message: Message) {
@@ -265,7 +295,7 @@ impl Predecessor {
             }
             (_, message) => {
                 let name = message.kind().name();
-                self.out_of_place(format!("{name} does not belong here"));
+                self.out_of_place(format!("it said {name}, which does not belong here"));
             }
         }
     }
@@ -429,16 +459,24 @@ impl Predecessor {
         }
         match bound {
             Bound::Hello => {
-                self.send(Message::Refuse(late("its Hello")));
+                let text = match self.state {
+                    State::Asking => "this generation did not decide in time",
+                    _ => "it did not introduce itself in time",
+                };
+                self.send(Message::Refuse(Why::new(Reason::TimedOut, text)));
                 self.end();
             }
-            Bound::Takeover => self.refuse(late("its initialisation")),
+            Bound::Takeover => {
+                let text = "it did not become ready in time";
+                self.refuse(Why::new(Reason::TimedOut, text));
+            }
             Bound::State => {
-                let text = "the predecessor did not save its state in time";
+                let text = "this generation did not save its state in time";
                 self.refuse(Why::new(Reason::TimedOut, text));
             }
             Bound::Accepting => {
-                let why = late("the first accept after the commit");
+                let text = "it was told to accept and did not say that it does";
+                let why = Why::new(Reason::TimedOut, text);
                 self.state = State::Doomed;
                 self.timer = None;
                 self.send(Message::Rollback(why.clone()));
@@ -478,9 +516,5 @@ impl Predecessor {
 }
 
 fn ended(when: &str) -> Why {
-    Why::new(Reason::Failed, format!("the successor ended {when}"))
-}
-
-fn late(what: &str) -> Why {
-    Why::new(Reason::TimedOut, format!("the successor took too long for {what}"))
+    Why::new(Reason::Failed, format!("it went away {when}"))
 }

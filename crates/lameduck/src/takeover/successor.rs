@@ -20,6 +20,7 @@
 //! | Starting, Probation | gone | Starting, Alone | predecessor lost |
 //! | Probation | Connection | Probation | adopt |
 //! | Probation | give back asked for | Returning | Resume |
+//! | Returning | [`RETURN_TIMEOUT`](super::RETURN_TIMEOUT) | Probation | not given back |
 //! | Probation, Returning | keep | Confirmed | Final |
 //! | Probation, Returning, Confirmed | Final | Alone | confirmed |
 //! | Starting, Probation, Returning, Confirmed | Rollback | GivenBack | give back |
@@ -98,6 +99,8 @@ pub enum Action {
     /// The predecessor accepts again: close the gate by hand-over, finish, and go. Whoever asks to take over from this
     /// version is turned away.
     GiveBack(Why),
+    /// The predecessor was asked to take the service back and did not: it stays here.
+    NotGivenBack(Why),
     /// There will be no takeover.
     Failed(Why),
     /// Close the channel once everything is sent.
@@ -120,6 +123,8 @@ pub enum Bound {
     Offer,
     /// [`Limits::commit`].
     Commit,
+    /// [`Limits::returning`].
+    Returning,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -192,6 +197,30 @@ impl Successor {
         }
     }
 
+    /// Whether this version was told to accept and its accept loops do not run yet.
+    pub fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting { .. })
+    }
+
+    /// Whether connections that the predecessor sends are served here.
+    pub fn adopts(&self) -> bool {
+        match self.state {
+            State::Probation | State::Returning | State::Confirmed | State::Alone => true,
+            State::Waiting
+            | State::Initialising
+            | State::Orphaned
+            | State::Willing
+            | State::Starting { .. }
+            | State::GivenBack
+            | State::Over => false,
+        }
+    }
+
+    /// Whether the service is asked to go back and nothing has come of it yet.
+    pub fn is_returning(&self) -> bool {
+        self.state == State::Returning
+    }
+
     /// Whether the service can be given back to the predecessor.
     pub fn has_way_back(&self) -> bool {
         self.state == State::Probation
@@ -230,6 +259,7 @@ impl Successor {
             Input::GiveBackAsked(why) => {
                 if self.state == State::Probation {
                     self.state = State::Returning;
+                    self.timer = Some((after(now, self.limits.returning), Bound::Returning));
                     self.send(Message::Resume(why));
                 }
             }
@@ -252,10 +282,12 @@ impl Successor {
                 Message::Rollback(why),
             ) => {
                 self.state = State::GivenBack;
+                self.timer = None;
                 self.actions.push_back(Action::GiveBack(why));
             }
             (State::Probation | State::Returning | State::Confirmed, Message::Final) => {
                 self.state = State::Alone;
+                self.timer = None;
                 self.actions.push_back(Action::Confirmed);
             }
             (
@@ -320,6 +352,7 @@ impl Successor {
         match self.state {
             State::Probation | State::Returning => {
                 self.state = State::Confirmed;
+                self.timer = None;
                 self.send(Message::Final);
             }
             State::Waiting
@@ -354,6 +387,7 @@ impl Successor {
             }
             State::Probation | State::Returning | State::Confirmed => {
                 self.state = State::Alone;
+                self.timer = None;
                 self.actions.push_back(Action::PredecessorLost);
             }
             State::GivenBack => self.end(),
@@ -391,12 +425,19 @@ impl Successor {
         if now < at {
             return;
         }
-        let what = match bound {
-            Bound::Offer => "its offer",
-            Bound::Commit => "the commit",
+        let late = |what: &str| {
+            let text = format!("the predecessor took too long for {what}");
+            Why::new(Reason::TimedOut, text)
         };
-        let text = format!("the predecessor took too long for {what}");
-        self.refuse(Why::new(Reason::TimedOut, text));
+        match bound {
+            Bound::Offer => self.refuse(late("its offer")),
+            Bound::Commit => self.refuse(late("the commit")),
+            Bound::Returning => {
+                self.state = State::Probation;
+                self.timer = None;
+                self.actions.push_back(Action::NotGivenBack(late("taking the service back")));
+            }
+        }
     }
 
     fn refuse(&mut self, why: Why) {

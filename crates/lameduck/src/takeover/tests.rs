@@ -29,6 +29,7 @@ fn limits() -> Limits {
         state: ms(50),
         commit: ms(150),
         accepting: ms(70),
+        returning: ms(90),
     }
 }
 

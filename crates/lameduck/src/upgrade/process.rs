@@ -2,34 +2,26 @@
 //! is made to leave when it is not wanted.
 
 use std::io::{self, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
+use crate::generation::EXIT;
 use crate::log::Log;
 
-/// After TERM, how long an unwanted successor may take to leave before it is killed.
-pub const KILL_AFTER: Duration = Duration::from_secs(5);
-
-/// The same when this process itself is about to leave: whoever it left behind would have nobody to kill it.
+/// How long an unwanted successor may take to leave when this process itself is about to leave: whoever it left behind would have nobody to kill it.
 pub const LEAVE_WITH_US: Duration = Duration::from_millis(500);
-
-/// How long a killed process may take to be gone.
-const KILLED: Duration = Duration::from_millis(500);
 
 /// What of a failed successor's last words is told, in bytes: a panic with its backtrace fits.
 pub const LAST_WORDS: usize = 16 * 1024;
 
-/// How long one that ended its conversation may take to exit, and its last words to be read after that.
-pub const EXIT: Duration = Duration::from_secs(1);
-
 /// A process we started, with its last words.
 #[derive(Clone)]
-pub(super) struct Process {
+pub(crate) struct Process {
     pid: u32,
     words: Arc<Mutex<Vec<u8>>>,
     /// Locked while it is signalled and while it is reaped, so that no other process can have its number meanwhile.
@@ -51,7 +43,7 @@ impl Process {
         mut child: Child,
         stderr: Option<ChildStderr>,
         log: &Arc<Log>,
-        exited: impl FnOnce(io::Result<ExitStatus>) + Send + 'static,
+        exited: impl FnOnce(String) + Send + 'static,
     ) -> Process {
         let presence = Arc::new(watch::Sender::new(Presence::Runs));
         let process = Process { pid: child.id(), words: Arc::default(), presence };
@@ -76,7 +68,7 @@ impl Process {
                 status = child.wait();
                 *presence = Presence::Reaped;
             });
-            exited(status);
+            exited(how_it_ended(status));
         }));
         process
     }
@@ -98,29 +90,16 @@ impl Process {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
+}
 
-    pub(super) fn is_gone(&self) -> bool {
-        *self.presence.borrow() != Presence::Runs
-    }
-
-    /// Asks it to leave, and makes it leave after [`KILL_AFTER`].
-    pub(super) fn end(&self) {
-        self.signal(Signal::TERM);
-        let process = self.clone();
-        drop(tokio::spawn(async move { process.kill_at(Instant::now() + KILL_AFTER).await }));
-    }
-
-    /// Returns when it is gone; kills it if it is not by then.
-    pub(super) async fn kill_at(&self, at: Instant) {
-        let mut presence = self.presence.subscribe();
-        let mut gone = async || {
-            // No error: `self` keeps the sender.
-            let _ = presence.wait_for(|presence| *presence != Presence::Runs).await;
-        };
-        if tokio::time::timeout_at(at, gone()).await.is_err() {
-            self.signal(Signal::KILL);
-            let _ = tokio::time::timeout(KILLED, gone()).await;
-        }
+fn how_it_ended(status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("it exited with code {code}"),
+            (None, Some(signal)) => format!("it was killed by {}", crate::signals::name(signal)),
+            (None, None) => "it ended".to_owned(),
+        },
+        Err(error) => format!("it could not be waited for: {error}"),
     }
 }
 

@@ -1,22 +1,20 @@
 //! Sends the connections that can move to the successor, one message each.
 
-use std::sync::Arc;
+use std::io;
 
 use tokio::sync::mpsc;
 
-use super::{Event, SEND};
+use crate::conversation::SEND;
 use crate::handover::{Handover, Moved};
 use crate::takeover::channel::AsyncChannel;
 use crate::takeover::wire::{Connection, Message};
 
 /// Sends idle connections off until nothing holds the way any more.
 pub(super) async fn send_connections(
-    attempt: u64,
-    channel: Arc<AsyncChannel>,
+    channel: &AsyncChannel,
     mut moving: mpsc::UnboundedReceiver<Moved>,
-    handover: Arc<Handover>,
-    again: mpsc::WeakSender<Event>,
-) {
+    handover: &Handover,
+) -> io::Result<()> {
     while let Some(moved) = moving.recv().await {
         let message = Message::Connection(Connection {
             server: moved.server.to_string(),
@@ -26,17 +24,15 @@ pub(super) async fn send_connections(
             session: moved.session.clone(),
         });
         let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
-        if sent.is_err() {
+        if let Err(error) = sent {
             // The successor is gone: this connection and those behind it are served here again.
             handover.close();
             handover.give_back(moved);
             while let Ok(moved) = moving.try_recv() {
                 handover.give_back(moved);
             }
-            return;
+            return Err(error);
         }
     }
-    if let Some(again) = again.upgrade() {
-        let _ = again.send(Event::NothingLeft { attempt }).await;
-    }
+    Ok(())
 }

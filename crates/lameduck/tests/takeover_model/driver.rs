@@ -1,68 +1,65 @@
-//! What connects the machines of one process, as the service's own driver has to: it does what an action says before
-//! the next input. Each rule here is a rule there.
+//! What does what the machine of one process decides, as the service's own driver has to: each action before the next
+//! input. Each rule here is a rule there.
 
 use std::collections::VecDeque;
 
+use lameduck::generation::{Action, Generation, Input, Timer};
 use lameduck::phase::{self, Cause, Phase};
 use lameduck::takeover::wire::{Message, Ready, Reason, Why};
 use lameduck::takeover::{Inventory, predecessor, successor};
 
 use crate::laws;
-use crate::world::{End, Event, Life, Order, Process, Takeovers, Timer, World, epoch};
+use crate::world::{End, Event, Life, Order, Process, Takeovers, World, epoch};
 
 /// What a driver can do wrong. Each is a test of the tester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The predecessor's gate closes when the commit is sent instead of when the successor accepts.
     ClosesGateAtCommit,
-    /// A successor lost in probation is not replaced.
+    /// The death of a successor in probation is not told.
     IgnoresLoss,
-    /// The successor is sent away before the predecessor's accept loops run again.
+    /// The accept loops are said to run before they do.
     RollsBackTooEarly,
-    /// A successor that hangs with the commit in hand is not killed, and the next is admitted.
+    /// A successor that hangs with the commit in hand is not killed, but said to be gone.
     LetsTheDoomedLive,
-    /// A successor is admitted while the service is on its way back from another.
+    /// A successor is said to be gone while the service is on its way back from it.
     AdmitsWhileTakingBack,
     /// A predecessor that gives up closes the channel without a `Refuse`.
     ClosesWithoutAWord,
-    /// A version admits a successor while its own predecessor may still take the service back.
+    /// The predecessor is said to have let go of the listeners as soon as it is asked to.
     AdmitsInProbation,
     /// A failed takeover stops the predecessor.
     StopsServingOnFailure,
 }
 
-/// What is still to be fed to the machines of one process.
-enum Work {
-    Phase(phase::Input),
-    Up(successor::Input),
-    Down(usize, predecessor::Input),
-}
-
-/// The machines of one process at work.
+/// The machine of one process at work.
 struct Driver<'a> {
     fault: Option<Fault>,
     world: &'a mut World,
     id: usize,
-    work: VecDeque<Work>,
+    work: VecDeque<Input>,
 }
 
-fn operator() -> Why {
-    Why::new(Reason::Operator, "")
+/// Who asks in these worlds.
+const OPERATOR: u64 = 1;
+
+fn ready() -> Input {
+    Input::Ready(Ready::default())
 }
 
-fn stopping() -> Why {
-    Why::new(Reason::Stopping, "")
+fn below(successor: usize, input: predecessor::Input) -> Input {
+    Input::Below { line: successor as u64, input }
 }
 
 impl Takeovers {
     /// The first process has started without a predecessor and serves.
     pub fn serve_first(&self, world: &mut World) {
         world.processes[0].life = Life::Alive;
-        self.drive(world, 0, [Work::Phase(phase::Input::Ready)]);
+        self.drive(world, 0, [ready()]);
         self.happens(world, Event::LoopsObey(0));
     }
 
-    fn drive(&self, world: &mut World, id: usize, work: impl IntoIterator<Item = Work>) {
+    fn drive(&self, world: &mut World, id: usize, work: impl IntoIterator<Item = Input>) {
         let work = work.into_iter().collect();
         Driver { fault: self.fault, world, id, work }.run();
     }
@@ -71,21 +68,20 @@ impl Takeovers {
         match event {
             Event::Starts(id, predecessor) => {
                 self.start(world, id, predecessor);
-                self.drive(world, id, [Work::Up(successor::Input::Tick)]);
+                self.drive(world, id, [Input::Above(successor::Input::Tick)]);
             }
             Event::Arrives(id, end) => self.arrives(world, id, end),
             Event::IsReady(id) => {
                 world.processes[id].initialising = false;
-                let ready = successor::Input::Ready(Ready::default());
-                self.drive(world, id, [Work::Up(ready)]);
+                self.drive(world, id, [ready()]);
             }
             Event::CannotServe(id) => {
                 world.processes[id].initialising = false;
                 let why = Why::new(Reason::Failed, "");
-                self.drive(world, id, [Work::Up(successor::Input::CannotServe(why))]);
+                self.drive(world, id, [Input::Above(successor::Input::CannotServe(why))]);
             }
             Event::LoopsObey(id) => self.loops_obey(world, id),
-            Event::IsIdle(id) => self.drive(world, id, [Work::Phase(phase::Input::Idle)]),
+            Event::IsIdle(id) => self.drive(world, id, [Input::Life(phase::Input::Idle)]),
             Event::Fires(id, timer) => self.fires(world, id, timer),
             Event::Dies(id) => {
                 world.deaths -= 1;
@@ -96,15 +92,9 @@ impl Takeovers {
                 world.stops -= 1;
                 self.stops(world, id);
             }
-            Event::IsAskedToGiveBack(id) => {
+            Event::IsAskedToGiveBack(id) | Event::IsAskedToTakeBack(id) => {
                 world.rollbacks -= 1;
-                self.drive(world, id, [Work::Up(successor::Input::GiveBackAsked(operator()))]);
-            }
-            Event::IsAskedToTakeBack(id) => {
-                world.rollbacks -= 1;
-                let ask = |id| Work::Down(id, predecessor::Input::RollbackAsked(operator()));
-                let work: Vec<Work> = successors(&world.processes[id]).map(ask).collect();
-                self.drive(world, id, work);
+                self.drive(world, id, [Input::RollbackAsked { ticket: OPERATOR }]);
             }
         }
         forget_what_is_over(world);
@@ -116,10 +106,15 @@ impl Takeovers {
         match end {
             End::Predecessor => {
                 let input = match channel.to_predecessor.pop_front() {
-                    Some(message) => predecessor::Input::Received(message),
-                    None => predecessor::Input::Gone,
+                    Some(Message::Hello(hello)) => Input::Hello { line: successor as u64, hello },
+                    Some(message) => below(successor, predecessor::Input::Received(message)),
+                    None if self.fault == Some(Fault::IgnoresLoss) && channel.accepted => {
+                        channel.close(End::Predecessor);
+                        return;
+                    }
+                    None => below(successor, predecessor::Input::Gone),
                 };
-                self.drive(world, predecessor, [Work::Down(successor, input)]);
+                self.drive(world, predecessor, [input]);
             }
             End::Successor => {
                 let input = match channel.to_successor.pop_front() {
@@ -130,64 +125,40 @@ impl Takeovers {
                 if input == successor::Input::Gone {
                     channel.close(End::Successor);
                 }
-                self.drive(world, successor, [Work::Up(input)]);
+                self.drive(world, successor, [Input::Above(input)]);
             }
         }
     }
 
-    /// The accept loops report: to the phases that they closed, to the takeovers that they opened.
+    /// The accept loops do the next thing they were told, and report.
     fn loops_obey(&self, world: &mut World, id: usize) {
         let process = &mut world.processes[id];
         let Some(order) = process.orders.pop_front() else { return };
-        process.accepting = order == Order::Open;
-        let work = match order {
-            Order::Close => vec![Work::Phase(phase::Input::GateClosed)],
-            Order::Open => {
-                let serves = process.phase.phase() == Phase::Serving;
-                process.owes |= serves && !world.service_stopped;
-                let resumed = |id| Work::Down(id, predecessor::Input::Resumed);
-                let mut work = Vec::new();
-                // An order to close again that is on its way makes this report out of date.
-                if process.orders.is_empty() {
-                    work.extend(successors(process).map(resumed));
-                    work.push(Work::Up(successor::Input::Accepting));
-                }
-                work
+        let done = match order {
+            Order::Close => {
+                process.accepting = false;
+                Input::Life(phase::Input::GateClosed)
             }
+            Order::Open => {
+                process.accepting = true;
+                let serves = process.generation.life().phase() == Phase::Serving;
+                process.owes |= serves && !world.service_stopped;
+                Input::GateOpened
+            }
+            Order::LetGo => Input::CopiesClosed,
         };
-        self.drive(world, id, work);
+        self.drive(world, id, [done]);
     }
 
+    /// One timer fires at its own instant, whatever the others show.
     fn fires(&self, world: &mut World, id: usize, timer: Timer) {
-        let process = &mut world.processes[id];
-        let mut work = Vec::new();
-        match timer {
-            Timer::Phase => {
-                if let Some(at) = process.phase.poll_timeout() {
-                    process.phase.handle(at, phase::Input::Tick);
-                }
-            }
-            Timer::Up => {
-                if let Some(up) = &mut process.up
-                    && let Some(at) = up.poll_timeout()
-                {
-                    up.handle(at, successor::Input::Tick);
-                }
-            }
-            Timer::Down(successor) => {
-                if let Some((_, down)) = process.down.iter_mut().find(|(id, _)| *id == successor)
-                    && let Some(at) = down.poll_timeout()
-                {
-                    down.handle(at, predecessor::Input::Tick);
-                }
-            }
+        let generation = &mut world.processes[id].generation;
+        let at = generation.timers().find(|(runs, _)| *runs == timer).map(|(_, at)| at);
+        if let Some(at) = at {
+            generation.fire(at, timer);
         }
-        // What the machines want done is picked up by the next input of each.
-        work.push(Work::Phase(phase::Input::Tick));
-        work.push(Work::Up(successor::Input::Tick));
-        let tick = |id| Work::Down(id, predecessor::Input::Tick);
-        work.extend(successors(&world.processes[id]).map(tick).collect::<Vec<_>>());
-        self.drive(world, id, work);
+        // What is to be done is picked up with the next input, which is none.
+        self.drive(world, id, [Input::Above(successor::Input::Tick)]);
     }
 
     fn stops(&self, world: &mut World, id: usize) {
@@ -199,26 +170,12 @@ impl Takeovers {
             world.processes.iter_mut().for_each(|process| process.owes = false);
             world.service_stopped = true;
         }
-        let process = &world.processes[id];
-        let mut work = vec![Work::Phase(phase::Input::Stop(Cause::Signal(15)))];
-        // Whatever the phases said: a service that is being taken back stays where it is.
-        let confirm = |id| Work::Down(id, predecessor::Input::Confirmed);
-        work.extend(successors(process).map(confirm));
-        work.push(Work::Up(successor::Input::CannotServe(stopping())));
-        work.push(Work::Up(successor::Input::Keep));
-        self.drive(world, id, work);
+        self.drive(world, id, [Input::Life(phase::Input::Stop(Cause::Signal(15)))]);
     }
 }
 
-fn successors(process: &Process) -> impl Iterator<Item = usize> + use<> {
-    process.down.iter().map(|(id, _)| *id).collect::<Vec<_>>().into_iter()
-}
-
-/// Attempts that ended and channels that nobody holds: worlds that differ only in them are one.
+/// Channels that nobody holds: worlds that differ only in them are one.
 fn forget_what_is_over(world: &mut World) {
-    for process in &mut world.processes {
-        process.down.retain(|(_, down)| !down.is_over());
-    }
     for channel in &mut world.channels {
         if channel.as_ref().is_some_and(|open| !open.predecessor_open && !open.successor_open) {
             *channel = None;
@@ -228,28 +185,15 @@ fn forget_what_is_over(world: &mut World) {
 
 impl Driver<'_> {
     fn run(mut self) {
-        while let Some(work) = self.work.pop_front() {
-            let process = &mut self.world.processes[self.id];
-            if !process.is_alive() {
+        while let Some(input) = self.work.pop_front() {
+            if !self.process().is_alive() {
                 return;
             }
-            match work {
-                Work::Phase(input) => {
-                    process.phase.handle(epoch(), input);
-                    self.phase_acts();
-                }
-                Work::Up(input) => {
-                    if let Some(up) = &mut process.up {
-                        up.handle(epoch(), input);
-                    }
-                    self.up_acts();
-                }
-                Work::Down(successor, input) => {
-                    let down = process.down.iter_mut().find(|(id, _)| *id == successor);
-                    if let Some((_, down)) = down {
-                        down.handle(epoch(), input);
-                    }
-                    self.down_acts(successor);
+            self.generation().handle(epoch(), input);
+            while let Some(action) = self.generation().poll_action() {
+                self.act(action);
+                if !self.process().is_alive() {
+                    return;
                 }
             }
         }
@@ -259,149 +203,103 @@ impl Driver<'_> {
         &mut self.world.processes[self.id]
     }
 
-    /// What follows from an action comes before what was waiting already.
-    fn next(&mut self, work: Work) {
-        self.work.push_front(work);
+    fn generation(&mut self) -> &mut Generation {
+        &mut self.process().generation
     }
 
-    fn phase_acts(&mut self) {
-        while let Some(action) = self.process().phase.poll_action() {
-            self.phase_action(action);
-            if !self.process().is_alive() {
-                return;
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Life(action) => self.live(action),
+            Action::OpenGate => {
+                self.process().orders.push_back(Order::Open);
+                if self.fault == Some(Fault::RollsBackTooEarly) && self.process().handed_over {
+                    self.work.push_back(Input::GateOpened);
+                }
             }
+            Action::CloseGate(_) => self.process().orders.push_back(Order::Close),
+            Action::LetGo => self.process().orders.push_back(Order::LetGo),
+            Action::CountDraining(line) => {
+                self.work.push_back(Input::Counted { line, draining: 0 });
+            }
+            Action::TakeInventory { line, generation } => {
+                let inventory = Inventory { generation, ..Inventory::default() };
+                self.work.push_back(Input::Inventory { line, inventory: Ok(inventory) });
+            }
+            Action::Send(line, message) => self.send_below(line as usize, message),
+            Action::Close(line) => {
+                if let Some(channel) = &mut self.world.channels[line as usize] {
+                    channel.close(End::Predecessor);
+                }
+            }
+            Action::HandOn { line, .. } => self.hand_on(line as usize),
+            Action::TakeBack { heir, .. } => self.take_back(heir.pid as usize),
+            Action::KillPeer(line) if self.fault == Some(Fault::LetsTheDoomedLive) => {
+                self.work.push_back(below(line as usize, predecessor::Input::Gone));
+            }
+            Action::KillPeer(line) => {
+                self.world.killed = true;
+                self.world.end(line as usize);
+            }
+            Action::UpgradeFailed { .. } if self.fault == Some(Fault::StopsServingOnFailure) => {
+                let stop = phase::Input::Stop(Cause::Request);
+                self.work.push_back(Input::Life(stop));
+            }
+            Action::Initialise => self.process().initialising = true,
+            Action::Tell(message) => self.tell(message),
+            Action::HangUp => {
+                if let Some(channel) = &mut self.world.channels[self.id] {
+                    channel.close(End::Successor);
+                }
+            }
+            Action::TakeOver(predecessor) => {
+                if let Some(channel) = &mut self.world.channels[self.id] {
+                    channel.committed = true;
+                    channel.late = predecessor == successor::Presence::Lost;
+                }
+            }
+            Action::GiveBack(_) => self.process().owes = false,
+            // It has nothing to serve with.
+            Action::NotTakingOver(_) => self.world.end(self.id),
+            Action::Start(_) | Action::End(_) | Action::Kill(_) => {
+                self.world.broken = Some(laws::PHASES_AGREE);
+            }
+            Action::TakeName => self.world.name = self.id,
+            Action::UpgradeBegins(_)
+            | Action::Progress(_)
+            | Action::SuccessorLeft
+            | Action::UpgradeFailed { .. }
+            | Action::UpgradeRefused { .. }
+            | Action::SuccessorRefused(_)
+            | Action::Upgraded { .. }
+            | Action::RolledBack { .. }
+            | Action::PredecessorLetGo => {}
         }
     }
 
-    fn phase_action(&mut self, action: phase::Action) {
+    fn live(&mut self, action: phase::Action) {
         use phase::Action;
         match action {
             Action::ShowReady => self.process().green = true,
             Action::ShowNotReady => self.process().green = false,
-            Action::Accept => self.process().orders.push_back(Order::Open),
-            Action::Resume => {
-                self.process().orders.push_back(Order::Open);
-                self.process().admitted = None;
+            Action::Settle => self.work.push_back(Input::Life(phase::Input::Settled)),
+            Action::CloseResources { .. } => {
+                self.work.push_back(Input::Life(phase::Input::Closed));
             }
-            Action::CloseGate { .. } => self.process().orders.push_back(Order::Close),
-            Action::Settle => self.next(Work::Phase(phase::Input::Settled)),
-            Action::CloseResources { .. } => self.next(Work::Phase(phase::Input::Closed)),
             Action::Stop(_) => self.world.end(self.id),
-            Action::AdmitSuccessor => {
-                if let Some(successor) = self.process().admitted {
-                    let admitted = predecessor::Input::Admitted(Inventory::default());
-                    self.next(Work::Down(successor, admitted));
-                }
-            }
-            Action::RefuseSuccessor(refusal) => self.refuse(refusal),
-            Action::ConfirmSuccessor => {
-                self.process().owes = false;
-                if let Some(successor) = self.process().admitted {
-                    self.next(Work::Down(successor, predecessor::Input::Confirmed));
-                }
-            }
-            Action::MarkAnswers | Action::TellFinish | Action::Force => {}
+            Action::ConfirmSuccessor => self.process().owes = false,
+            Action::Resume | Action::MarkAnswers | Action::TellFinish | Action::Force => {}
+            Action::Accept
+            | Action::CloseGate { .. }
+            | Action::AdmitSuccessor
+            | Action::RefuseSuccessor(_) => self.world.broken = Some(laws::PHASES_AGREE),
         }
     }
 
-    /// The successor that was admitted is sent away; the one that only asked is answered where it asks.
-    fn refuse(&mut self, refusal: phase::Refusal) {
-        let reason = match refusal {
-            phase::Refusal::NotServing => Reason::NotServing,
-            phase::Refusal::AnotherStarting => Reason::AnotherStarting,
-            phase::Refusal::TooManyGenerations => Reason::TooManyGenerations,
-        };
-        if let Some(successor) = self.process().admitted.take() {
-            self.turn_away(successor, reason);
-        }
-    }
-
-    /// Asks the phases about one more successor, and answers it.
-    fn ask_to_admit(&mut self, successor: usize) {
-        let taking_back = self.process().down.iter().any(|(_, down)| down.is_taking_back());
-        if taking_back && self.fault != Some(Fault::AdmitsWhileTakingBack) {
-            self.turn_away(successor, Reason::AnotherStarting);
-            return;
-        }
-        let way_back = self.process().up.as_ref().is_some_and(|up| !up.holds_alone());
-        if way_back && self.fault != Some(Fault::AdmitsInProbation) {
-            self.process().asking.push(successor);
-            self.next(Work::Up(successor::Input::Keep));
-            return;
-        }
-        let before = self.process().admitted.replace(successor);
-        self.process().phase.handle(epoch(), phase::Input::TakeoverAsked { draining: 0 });
-        let answer = self.process().phase.poll_action();
-        match answer {
-            Some(action @ phase::Action::AdmitSuccessor) => self.phase_action(action),
-            Some(action @ phase::Action::RefuseSuccessor(_)) => {
-                self.phase_action(action);
-                self.process().admitted = before;
-            }
-            _ => self.world.broken = Some("the phases did not answer"),
-        }
-    }
-
-    fn turn_away(&mut self, successor: usize, reason: Reason) {
-        let why = predecessor::Input::TurnedAway(Why::new(reason, ""));
-        self.next(Work::Down(successor, why));
-    }
-
-    /// There is no way back any more: who asked meanwhile is answered.
-    fn answer_the_asking(&mut self) {
-        for successor in std::mem::take(&mut self.process().asking) {
-            let here = |(id, down): &(usize, predecessor::Predecessor)| {
-                *id == successor && !down.is_over()
-            };
-            if self.process().down.iter().any(here) {
-                self.ask_to_admit(successor);
-            }
-        }
-    }
-
-    fn down_acts(&mut self, successor: usize) {
-        loop {
-            let process = self.process();
-            let down = process.down.iter_mut().find(|(id, _)| *id == successor);
-            let Some(action) = down.and_then(|(_, down)| down.poll_action()) else { return };
-            self.down_action(successor, action);
-        }
-    }
-
-    fn down_action(&mut self, successor: usize, action: predecessor::Action) {
-        use predecessor::Action;
-        match action {
-            Action::Send(message) => self.send_down(successor, message),
-            Action::AskToAdmit(_) => self.ask_to_admit(successor),
-            Action::Progress(_) => {}
-            Action::SaveState => {
-                self.next(Work::Down(successor, predecessor::Input::StateSaved(Vec::new())));
-            }
-            Action::SuccessorAccepting(_) => self.successor_accepts(successor),
-            Action::SuccessorLost(_) if self.fault == Some(Fault::IgnoresLoss) => {}
-            Action::SuccessorLost(_) => self.take_back(successor),
-            Action::SuccessorKeeps => self.next(Work::Phase(phase::Input::SuccessorKeeps)),
-            Action::Failed(_) => self.attempt_failed(successor),
-            Action::Kill(_) if self.fault == Some(Fault::LetsTheDoomedLive) => {
-                self.attempt_failed(successor);
-            }
-            Action::Kill(_) => {
-                self.world.killed = true;
-                self.world.end(successor);
-            }
-            Action::Close => {
-                if let Some(channel) = &mut self.world.channels[successor] {
-                    channel.close(End::Predecessor);
-                }
-            }
-        }
-    }
-
-    fn send_down(&mut self, successor: usize, message: Message) {
+    fn send_below(&mut self, successor: usize, message: Message) {
         match message {
             Message::Refuse(_) if self.fault == Some(Fault::ClosesWithoutAWord) => return,
             Message::Commit(_) if self.fault == Some(Fault::ClosesGateAtCommit) => {
-                self.next(Work::Phase(phase::Input::SuccessorAccepting));
+                self.process().orders.push_back(Order::Close);
             }
             _ => {}
         }
@@ -415,86 +313,39 @@ impl Driver<'_> {
         }
     }
 
-    fn successor_accepts(&mut self, successor: usize) {
+    fn hand_on(&mut self, successor: usize) {
         if let Some(channel) = &mut self.world.channels[successor] {
             channel.accepted = true;
         }
         let process = self.process();
         process.handed_over = true;
-        process.phase.handle(epoch(), phase::Input::SuccessorAccepting);
-        if process.admitted != Some(successor)
-            || !matches!(process.phase.phase(), Phase::Draining(_))
-        {
+        if !matches!(process.generation.life().phase(), Phase::Draining(_)) {
             self.world.broken = Some(laws::PHASES_AGREE);
         }
-        self.phase_acts();
     }
 
     fn take_back(&mut self, successor: usize) {
-        let process = self.process();
-        process.phase.handle(epoch(), phase::Input::SuccessorLost);
-        if process.phase.phase() != Phase::Serving {
+        if self.generation().life().phase() != Phase::Serving {
             self.world.broken = Some(laws::LOST_IS_REPLACED);
         }
-        self.phase_acts();
-        if self.fault == Some(Fault::RollsBackTooEarly) {
-            self.next(Work::Down(successor, predecessor::Input::Resumed));
+        let here = self.world.channels[successor].as_ref().is_some_and(|open| open.successor_open);
+        if self.fault == Some(Fault::AdmitsWhileTakingBack) && here {
+            self.work.push_back(below(successor, predecessor::Input::Gone));
         }
     }
 
-    fn attempt_failed(&mut self, successor: usize) {
-        if self.process().admitted == Some(successor) {
-            self.process().admitted = None;
-            self.next(Work::Phase(phase::Input::TakeoverFailed));
-            if self.fault == Some(Fault::StopsServingOnFailure) {
-                self.next(Work::Phase(phase::Input::Stop(Cause::Request)));
+    fn tell(&mut self, message: Message) {
+        let Some(channel) = &mut self.world.channels[self.id] else { return };
+        if message == Message::Final {
+            // From here on this version and its own successors are in charge.
+            self.world.processes[channel.predecessor].owes = false;
+            if self.fault == Some(Fault::AdmitsInProbation) {
+                let early = successor::Input::Received(Message::Final);
+                self.work.push_back(Input::Above(early));
             }
         }
-    }
-
-    fn up_acts(&mut self) {
-        while let Some(action) = self.process().up.as_mut().and_then(|up| up.poll_action()) {
-            self.up_action(action);
-        }
-    }
-
-    fn up_action(&mut self, action: successor::Action) {
-        use successor::Action;
-        match action {
-            Action::Send(message) => {
-                let Some(channel) = &mut self.world.channels[self.id] else { return };
-                if message == Message::Final {
-                    // From here on this version and its own successors are in charge.
-                    self.world.processes[channel.predecessor].owes = false;
-                }
-                if channel.predecessor_open {
-                    channel.to_predecessor.push_back(message);
-                }
-            }
-            Action::Initialise(_) => self.process().initialising = true,
-            Action::Accept { predecessor, .. } => {
-                if let Some(channel) = &mut self.world.channels[self.id] {
-                    channel.committed = true;
-                    channel.late = predecessor == successor::Presence::Lost;
-                }
-                self.next(Work::Phase(phase::Input::Ready));
-            }
-            Action::GiveBack(_) => {
-                self.process().owes = false;
-                self.next(Work::Phase(phase::Input::PredecessorResumed));
-                for successor in std::mem::take(&mut self.process().asking) {
-                    self.turn_away(successor, Reason::NotServing);
-                }
-            }
-            // It has nothing to serve with.
-            Action::Failed(_) => self.world.end(self.id),
-            Action::Close => {
-                if let Some(channel) = &mut self.world.channels[self.id] {
-                    channel.close(End::Successor);
-                }
-            }
-            Action::PredecessorLost | Action::Confirmed => self.answer_the_asking(),
-            Action::Adopt(_) => {}
+        if channel.predecessor_open {
+            channel.to_predecessor.push_back(message);
         }
     }
 }

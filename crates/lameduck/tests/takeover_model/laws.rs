@@ -14,7 +14,10 @@ pub const FAILURE_CHANGES_NOTHING: &str = "a failed upgrade leaves the predecess
 pub const LOST_IS_REPLACED: &str = "a successor lost in probation is replaced by its predecessor";
 pub const PHASES_AGREE: &str = "the phases follow the takeover";
 
-const LAWS: [&str; 6] = [
+pub const NAME_LEADS: &str = "the name leads to who serves when nothing is under way";
+
+const LAWS: [&str; 7] = [
+    NAME_LEADS,
     SOMEBODY_ACCEPTS,
     ONE_COMMIT,
     ONE_SERVES,
@@ -32,6 +35,7 @@ pub fn properties(model: &Takeovers) -> Vec<Property<Takeovers>> {
         Property::always(SOMEBODY_ACCEPTS, |_, world: &World| somebody_accepts(world)),
         Property::always(ONE_COMMIT, |_, world: &World| one_commit(world)),
         Property::always(ONE_SERVES, |_, world: &World| !is_at_rest(world) || serving(world) <= 1),
+        Property::always(NAME_LEADS, |_, world: &World| !is_at_rest(world) || name_leads(world)),
         Property::always(FAILURE_CHANGES_NOTHING, |_, world: &World| {
             failure_changes_nothing(world)
         }),
@@ -95,7 +99,7 @@ pub fn properties(model: &Takeovers) -> Vec<Property<Takeovers>> {
 }
 
 fn serves(process: &Process) -> bool {
-    process.is_alive() && process.phase.phase() == Phase::Serving
+    process.is_alive() && process.generation.life().phase() == Phase::Serving
 }
 
 fn ended(world: &World, process: usize) -> bool {
@@ -145,6 +149,12 @@ fn is_at_rest(world: &World) -> bool {
     channels.all(|channel| {
         channel.next(End::Predecessor).is_none() && channel.next(End::Successor).is_none()
     }) && living.all(|process| process.orders.is_empty() && !process.initialising)
+}
+
+/// Whoever serves is found under the control name.
+fn name_leads(world: &World) -> bool {
+    let serving = world.processes.iter().position(serves);
+    serving.is_none_or(|serving| world.name == serving)
 }
 
 /// Who was not told to stop, was not rolled back and never saw a successor accept, serves as if nothing had happened.

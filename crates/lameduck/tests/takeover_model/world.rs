@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use stateright::{Model, Property};
 
+use lameduck::generation::{Generation, Timer};
 use lameduck::phase::{self, Machine, Phase, Step};
 use lameduck::takeover::Limits;
-use lameduck::takeover::predecessor::Predecessor;
 use lameduck::takeover::successor::Successor;
 use lameduck::takeover::wire::{Hello, Message, PROTOCOLS};
 
@@ -41,6 +41,8 @@ pub struct World {
     pub killed: bool,
     /// The operator stopped the one in charge, and with it the service.
     pub service_stopped: bool,
+    /// Where the control name leads.
+    pub name: usize,
     /// A law of a single step that was broken on the way here.
     pub broken: Option<&'static str>,
 }
@@ -57,20 +59,14 @@ pub enum Life {
 pub enum Order {
     Open,
     Close,
+    /// Close the copies kept for a way back.
+    LetGo,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     pub life: Life,
-    pub phase: Machine,
-    /// Its takeover from its predecessor.
-    pub up: Option<Successor>,
-    /// The takeovers from it, each with the process that would like to be its successor.
-    pub down: Vec<(usize, Predecessor)>,
-    /// The successor the machine of the phases speaks of.
-    pub admitted: Option<usize>,
-    /// Who asks to take over while the way back is not closed yet.
-    pub asking: Vec<usize>,
+    pub generation: Generation,
     pub initialising: bool,
     pub orders: VecDeque<Order>,
     /// The accept loops accept.
@@ -107,14 +103,6 @@ pub struct Channel {
 pub enum End {
     Predecessor,
     Successor,
-}
-
-/// Which machine of a process a timer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Timer {
-    Phase,
-    Up,
-    Down(usize),
 }
 
 /// What happens next.
@@ -167,11 +155,7 @@ impl Process {
     pub fn not_started() -> Process {
         Process {
             life: Life::NotStarted,
-            phase: phases(),
-            up: None,
-            down: Vec::new(),
-            admitted: None,
-            asking: Vec::new(),
+            generation: Generation::new(phases(), 1, None, Limits::default()),
             initialising: false,
             orders: VecDeque::new(),
             accepting: false,
@@ -189,8 +173,8 @@ impl Process {
 
     /// Whether a successor can reach it: its control socket takes its place once it has taken over.
     fn gives(&self) -> bool {
-        let took_over = self.up.as_ref().is_none_or(Successor::has_taken_over);
-        self.is_alive() && self.phase.phase() == Phase::Serving && took_over
+        let took_over = self.generation.above().is_none_or(Successor::has_taken_over);
+        self.is_alive() && self.generation.life().phase() == Phase::Serving && took_over
     }
 
     pub fn is_alive(&self) -> bool {
@@ -241,21 +225,6 @@ impl World {
             }
         }
     }
-
-    /// The timers that may fire, also while there is something to read: a process may have been held up.
-    fn timers(&self, id: usize) -> Vec<Timer> {
-        let process = &self.processes[id];
-        let mut timers = Vec::new();
-        if process.phase.poll_timeout().is_some() {
-            timers.push(Timer::Phase);
-        }
-        if process.up.as_ref().is_some_and(|up| up.poll_timeout().is_some()) {
-            timers.push(Timer::Up);
-        }
-        let down = process.down.iter().filter(|(_, down)| down.poll_timeout().is_some());
-        timers.extend(down.map(|(successor, _)| Timer::Down(*successor)));
-        timers
-    }
 }
 
 impl Model for Takeovers {
@@ -271,6 +240,7 @@ impl Model for Takeovers {
             rollbacks: self.rollbacks,
             killed: false,
             service_stopped: false,
+            name: 0,
             broken: None,
         };
         self.serve_first(&mut world);
@@ -315,10 +285,12 @@ impl Takeovers {
         if !process.orders.is_empty() {
             events.push(Event::LoopsObey(id));
         }
-        if process.phase.phase() == Phase::Draining(Step::Finish) {
+        if process.generation.life().phase() == Phase::Draining(Step::Finish) {
             events.push(Event::IsIdle(id));
         }
-        events.extend(world.timers(id).into_iter().map(|timer| Event::Fires(id, timer)));
+        // They may fire also while there is something to read: a process may have been held up.
+        let timers = process.generation.timers();
+        events.extend(timers.map(|(timer, _)| Event::Fires(id, timer)));
         if world.deaths > 0 {
             events.push(Event::Dies(id));
         }
@@ -326,10 +298,10 @@ impl Takeovers {
             events.push(Event::IsStopped(id));
         }
         if world.rollbacks > 0 {
-            if process.up.as_ref().is_some_and(Successor::has_way_back) {
+            if process.generation.above().is_some_and(Successor::has_way_back) {
                 events.push(Event::IsAskedToGiveBack(id));
             }
-            if process.down.iter().any(|(_, down)| down.has_way_back()) {
+            if process.generation.below().any(|(_, below)| below.has_way_back()) {
                 events.push(Event::IsAskedToTakeBack(id));
             }
         }
@@ -367,8 +339,9 @@ impl Takeovers {
             late: false,
         });
         world.processes[id].life = Life::Alive;
-        world.processes[id].up = Some(Successor::new(epoch(), limits.clone(), hello));
-        let down = Predecessor::new(epoch(), limits);
-        world.processes[predecessor].down.push((id, down));
+        let above = Successor::new(epoch(), limits.clone(), hello);
+        let number = id as u32 + 1;
+        let generation = Generation::new(phases(), number, Some(above), limits);
+        world.processes[id].generation = generation;
     }
 }

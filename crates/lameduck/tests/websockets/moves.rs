@@ -101,7 +101,7 @@ async fn generation(
             get(move |request: Request| async move { counting.accept(request) as Response });
         app = app.route("/count", route);
     }
-    let listener = life.listen(&service.address.to_string()).await.unwrap();
+    let listener = life.listen("127.0.0.1:0").await.unwrap();
     service.address = listener.address().parse().unwrap();
     life.serve("http", listener, app).unwrap();
     life.ready();

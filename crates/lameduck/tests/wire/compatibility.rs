@@ -199,7 +199,7 @@ fn protocol_1_connection() {
         0500 2e000000                           # required: it is no connection of HTTP
             0100 04000000 "chat"
             0200 04000000 02000000
-            0300 09000000 "GET /chat"
+            0300 09000000 "GET" 20 "/chat"
             0400 05000000 "state"
         "#,
         Message::Connection(Connection {

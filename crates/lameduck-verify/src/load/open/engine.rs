@@ -1,6 +1,6 @@
 //! The thread of an open loop: one poller, many connections, and the time of the next request.
 
-use super::super::ledger::Ledger;
+use super::super::ledger::{Known, Ledger};
 use super::super::reach::fate_of;
 use super::super::requests::Requests;
 use super::super::stream::Look;
@@ -8,6 +8,7 @@ use super::super::{CONNECT_LIMIT, Mode};
 use super::wire::{End, Wire};
 use super::{LAG_MAX, Open, Report, Schedule};
 use crate::fate::Fate;
+use crate::trace::{ConnectionEnd, Number, Recording, end_after};
 use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -42,6 +43,8 @@ pub(super) struct Engine {
     poller: OwnedFd,
     requests: Requests,
     wires: Vec<Option<Wire>>,
+    /// Of each place its connection in the recording, and when its last request was given to it.
+    traced: Vec<(Option<Number>, Instant)>,
     /// Places of connections that carry nothing, the one that has been idle for longest first.
     idle: VecDeque<usize>,
     /// Places without a connection.
@@ -59,13 +62,16 @@ impl Engine {
     pub(super) fn new(load: Open, stopping: Arc<AtomicBool>) -> io::Result<Engine> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let lag = Histogram::new_with_bounds(1, LAG_MAX, 3).expect("constant bounds are valid");
+        let now = Instant::now();
+        let recording = load.recorded_since.map(|begun| Recording::new(begun, 0));
         let mut engine = Engine {
             requests: Requests::new(&load.place, load.mode, 0),
             wires: (0..load.connections).map(|_| None).collect(),
+            traced: vec![(None, now); load.connections],
             idle: VecDeque::new(),
             free: (0..load.connections).rev().collect(),
             waiting: VecDeque::new(),
-            ledger: Ledger::new(Instant::now()),
+            ledger: Ledger::new(now, recording),
             lag,
             last_answer: None,
             silence: Duration::ZERO,
@@ -111,7 +117,7 @@ impl Engine {
 
     pub(super) fn run(mut self) -> io::Result<Report> {
         let begun = Instant::now();
-        self.ledger = Ledger::new(begun);
+        self.ledger = Ledger::new(begun, self.ledger.recording.take());
         self.ledger.connections.opened = self.idle.len() as u64;
         let mut schedule = Schedule::new(begun, self.load.rate, self.load.lasting);
         let mut events = Vec::with_capacity(EVENTS);
@@ -175,12 +181,13 @@ impl Engine {
                 Found::AllBusy => return Ok(()),
                 Found::Unreachable(error) => {
                     self.waiting.pop_front();
-                    self.ledger.failed(fate_of(&error), 0, 0, || format!("connect: {error}"));
+                    self.unsent(intended, fate_of(&error), || format!("connect: {error}"));
                     continue;
                 }
             };
             self.waiting.pop_front();
             let request = self.requests.next();
+            self.traced[place].1 = Instant::now();
             let wire = self.wires[place].as_mut().expect("a chosen place has a connection");
             let end = wire.send(intended, request);
             self.ended(place, end);
@@ -216,22 +223,33 @@ impl Engine {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         epoll::add(&self.poller, &wire, epoll::EventData::new_u64(place as u64), flags)?;
         self.wires[place] = Some(wire);
+        self.traced[place].0 = self.ledger.open(place, Instant::now());
         Ok(())
     }
 
     /// An idle connection is of no use any more.
     fn found(&mut self, place: usize, found: Look) {
         let connections = &mut self.ledger.connections;
-        match found {
+        let end = match found {
             Look::Quiet => return,
-            Look::Closed => connections.found_closed += 1,
-            Look::Reset => connections.found_reset += 1,
-            Look::Bytes => connections.found_unasked += 1,
-        }
-        self.close(place);
+            Look::Closed => {
+                connections.found_closed += 1;
+                ConnectionEnd::ClosedByServer
+            }
+            Look::Reset => {
+                connections.found_reset += 1;
+                ConnectionEnd::Reset
+            }
+            Look::Bytes => {
+                connections.found_unasked += 1;
+                ConnectionEnd::ClosedByTester
+            }
+        };
+        self.close(place, end);
     }
 
-    fn close(&mut self, place: usize) {
+    fn close(&mut self, place: usize, end: ConnectionEnd) {
+        self.ledger.close(self.traced[place].0.take(), end);
         self.wires[place] = None;
         self.free.push(place);
     }
@@ -261,33 +279,55 @@ impl Engine {
         let Some(intended) = wire.carries.take() else { return };
         let ordinal = wire.requests;
         let now = Instant::now();
+        let (connection, begun) = self.traced[place];
+        let known = |fate| Known {
+            connection,
+            intended: Some(intended),
+            begun,
+            first_byte: None,
+            fate,
+            status: None,
+        };
         let mut keep = false;
-        match end {
+        let closed = match end {
             End::Answered { reusable, told } => {
-                self.ledger.answered(now.saturating_duration_since(intended));
+                self.ledger.answered(known(Fate::Answered));
                 self.ledger.connections.told_to_close += u64::from(told);
                 keep = reusable && self.load.mode != Mode::NewConnection;
                 if let Some(last) = self.last_answer.replace(now) {
                     self.silence = self.silence.max(now - last);
                 }
+                if told { ConnectionEnd::ClosedByServer } else { ConnectionEnd::ClosedByTester }
             }
-            End::Failed(fate, detail) => self.ledger.failed(fate, place, ordinal, || detail),
-        }
+            End::Failed(fate, detail) => {
+                self.ledger.failed(known(fate), place, ordinal, || detail);
+                end_after(fate)
+            }
+        };
         if keep {
             self.idle.push_back(place);
         } else {
-            self.close(place);
+            self.close(place, closed);
         }
+    }
+
+    /// A request that came due and found no connection.
+    fn unsent(&mut self, intended: Instant, fate: Fate, detail: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let connection = self.ledger.open(0, now);
+        let known = Known { intended: Some(intended), ..Known::unsent(connection, now, fate) };
+        self.ledger.failed(known, 0, 0, detail);
+        self.ledger.close(connection, end_after(fate));
     }
 
     /// Requests whose limit is over, on a connection or still waiting for one.
     fn give_up_overdue(&mut self, now: Instant) {
         let limit = self.load.request_limit;
         let is_over = |intended: Instant| now.saturating_duration_since(intended) > limit;
-        while self.waiting.front().is_some_and(|intended| is_over(*intended)) {
+        while let Some(intended) = self.waiting.front().copied().filter(|it| is_over(*it)) {
             self.waiting.pop_front();
             let detail = || format!("no connection was idle within {limit:?}");
-            self.ledger.failed(Fate::ConnectTimedOut, 0, 0, detail);
+            self.unsent(intended, Fate::ConnectTimedOut, detail);
         }
         for place in 0..self.wires.len() {
             let Some(wire) = &self.wires[place] else { continue };

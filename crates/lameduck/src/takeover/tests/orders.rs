@@ -136,8 +136,8 @@ impl Watched for WatchedPredecessor {
             Input::Admitted(_) => given.asked && !given.admitted,
             Input::StateSaved(_) | Input::StateNotSaved(_) => given.saving && !given.committed,
             Input::Resumed => given.lost && !given.resumed,
-            Input::Confirmed => given.accepting,
-            Input::Received(_) | Input::Unreadable(_) => !given.gone,
+            Input::Confirmed | Input::NoWayBack => given.accepting,
+            Input::Received(_) | Input::Unreadable(_) | Input::Unsent(_) => !given.gone,
             Input::Gone => !given.gone,
             Input::TurnedAway(_) | Input::RollbackAsked(_) | Input::Drained | Input::Tick => true,
         };
@@ -261,11 +261,13 @@ fn no_order_of_inputs_breaks_an_invariant_of_the_predecessor() {
     inputs.extend([
         Input::Unreadable("not a frame".to_owned()),
         Input::Gone,
+        Input::Unsent("full".to_owned()),
         Input::Admitted(inventory()),
         Input::TurnedAway(why()),
         Input::StateSaved(vec![state("counter")]),
         Input::StateNotSaved(why()),
         Input::Resumed,
+        Input::NoWayBack,
         Input::Confirmed,
         Input::RollbackAsked(why()),
         Input::Drained,
@@ -376,6 +378,9 @@ impl Taken {
                 law!(told && self.accept && !self.given_back, "4: gives back out of place");
                 self.given_back = true;
             }
+            Action::NotGivenBack(_) => {
+                law!(*input == Input::Tick, "5: not given back, and not late")
+            }
             Action::Failed(_) => {
                 law!(!self.said_accepting, "fails after it took over");
                 self.failed = true;
@@ -423,6 +428,7 @@ fn no_limit_is_too_long() {
         state: Duration::MAX,
         commit: Duration::MAX,
         accepting: Duration::MAX,
+        returning: Duration::MAX,
     };
     let now = Instant::now();
     let mut machine = predecessor::Predecessor::new(now, long.clone());

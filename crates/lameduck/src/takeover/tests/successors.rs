@@ -61,6 +61,7 @@ fn word(action: &Action) -> String {
         Action::PredecessorLost => "predecessor-lost".to_owned(),
         Action::Confirmed => "confirmed".to_owned(),
         Action::GiveBack(why) => format!("give-back({:?})", why.reason),
+        Action::NotGivenBack(why) => format!("not-given-back({:?})", why.reason),
         Action::Failed(why) => format!("failed({:?})", why.reason),
         Action::Close => "close".to_owned(),
     }
@@ -291,8 +292,8 @@ fn a_rollback_is_obeyed_whenever_it_comes() {
         2ms ready -> Ready | until 152ms commit
         3ms Commit -> accept(1) |
         4ms accepting -> Accepting | probation
-        5ms give-back-asked -> Resume(Operator) |
-        6ms Connection -> adopt |
+        5ms give-back-asked -> Resume(Operator) | until 95ms returning
+        6ms Connection -> adopt | until 95ms returning
         7ms Rollback -> give-back(Operator) |
         8ms Rollback -> |
         ",
@@ -319,7 +320,7 @@ fn a_service_given_back_too_late_is_kept() {
         2ms ready -> Ready | until 152ms commit
         3ms Commit -> accept(1) |
         4ms accepting -> Accepting | probation
-        5ms give-back-asked -> Resume(Operator) |
+        5ms give-back-asked -> Resume(Operator) | until 95ms returning
         6ms Final -> confirmed | alone
         ",
     );
@@ -330,8 +331,24 @@ fn a_service_given_back_too_late_is_kept() {
         2ms ready -> Ready | until 152ms commit
         3ms Commit -> accept(1) |
         4ms accepting -> Accepting | probation
-        5ms give-back-asked -> Resume(Operator) |
+        5ms give-back-asked -> Resume(Operator) | until 95ms returning
         6ms gone -> predecessor-lost | alone
+        ",
+    );
+}
+
+#[test]
+fn a_predecessor_that_does_not_take_the_service_back_in_time_leaves_it_here() {
+    check(
+        "
+        0ms connected -> Hello | until 20ms offer
+        1ms Offer -> initialise(2) |
+        2ms ready -> Ready | until 152ms commit
+        3ms Commit -> accept(1) |
+        4ms accepting -> Accepting | probation
+        5ms give-back-asked -> Resume(Operator) | until 95ms returning
+        95ms tick -> not-given-back(TimedOut) | probation
+        96ms Rollback -> give-back(Operator) |
         ",
     );
 }
