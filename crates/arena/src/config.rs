@@ -6,6 +6,7 @@ use std::time::Duration;
 use lameduck::LogFormat;
 use lameduck::jobs::CONCURRENCY;
 use lameduck::lifecycle::{MAX_GENERATIONS, PROBATION};
+use lameduck::takeover::TAKEOVER_TIMEOUT;
 
 use crate::store::DatabaseUrl;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub takeover: Takeover,
     /// How long a successor's death gives the service back.
     pub probation: Duration,
+    /// How long a new generation may take until it is ready, before its upgrade is given up.
+    pub takeover_timeout: Duration,
     /// How long work may go on after a successor has taken over.
     pub upgrade_grace: Grace,
     /// Older generations that may still finish their work when the next upgrade begins.
@@ -76,6 +79,7 @@ impl Default for Config {
             control: None,
             takeover: Takeover::WhenAsked,
             probation: PROBATION,
+            takeover_timeout: TAKEOVER_TIMEOUT,
             upgrade_grace: Grace::Unlimited,
             max_generations: MAX_GENERATIONS,
             log: LogFormat::Text,

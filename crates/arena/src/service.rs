@@ -87,6 +87,7 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
         .linger(config.linger)
         .log_format(config.log)
         .probation(config.probation)
+        .takeover_timeout(config.takeover_timeout)
         .max_generations(config.max_generations)
         .version(&config.version);
     let builder = match config.grace {

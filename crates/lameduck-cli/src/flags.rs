@@ -273,6 +273,11 @@ pub struct Serve {
     #[arg(long, requires = "control")]
     pub takeover: bool,
 
+    /// Gives an upgrade up when its new generation is not ready this soon; nothing has changed then.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_TAKEOVER_TIMEOUT", default_value = "1m",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub takeover_timeout: Duration,
+
     /// Gives the service back if the new generation of an upgrade dies this soon.
     #[arg(long, value_name = "DURATION", env = "LAMEDUCK_PROBATION", default_value = "10s",
           allow_hyphen_values = true, value_parser = by(duration::parse))]
@@ -316,6 +321,7 @@ impl From<Serve> for Config {
             jobs: flags.jobs,
             control: flags.control,
             takeover: if flags.takeover { Takeover::Always } else { Takeover::WhenAsked },
+            takeover_timeout: flags.takeover_timeout,
             probation: flags.probation,
             upgrade_grace: flags.upgrade_grace,
             max_generations: flags.max_generations,

@@ -33,6 +33,7 @@ pub use shipped::{shipped, shipped_names};
 pub(crate) use text::signal_name;
 pub use text::{Command, Span};
 
+use crate::address::Place;
 use crate::target::Signal;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -260,6 +261,9 @@ pub struct Upgrade {
     /// How long old generations may go on after an upgrade.
     #[serde(default)]
     pub old_deadline: Option<Span>,
+    /// A build of another version that speaks to this one, put in the program's place for one case.
+    #[serde(default)]
+    pub other_version: Option<String>,
     /// The file whose listed addresses a new generation binds, for the cases about changed addresses.
     #[serde(default)]
     pub config: Option<ConfigChange>,
@@ -324,7 +328,8 @@ pub struct Paths {
     pub endless: Option<String>,
     /// Takes `POST` with an order `{"id":"…","item":"duck","quantity":1}` and answers 2xx.
     pub post: Option<String>,
-    /// Tells how often an id was executed, `{id}` put in; the answer is a number or has a JSON field `count`.
+    /// Tells how often an id was executed, `{id}` put in, or without it how many there are in all; the answer is a number
+    /// or has a JSON field `count`.
     pub count: Option<String>,
     /// Takes a `POST` with a large body.
     pub upload: Option<String>,
@@ -481,7 +486,11 @@ impl Adapter {
     /// Something that runs already.
     pub fn of_running(url: &str, action: Vec<String>) -> Adapter {
         let running = Running { url: url.to_owned(), action: Command(action) };
-        Adapter { running: Some(running), ..Adapter::empty(url) }
+        let mut adapter = Adapter { running: Some(running), ..Adapter::empty(url) };
+        if let Ok(place) = url.parse::<Place>() {
+            adapter.paths.fast = place.path;
+        }
+        adapter
     }
 
     /// Whether it speaks this.

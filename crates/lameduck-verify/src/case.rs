@@ -130,6 +130,8 @@ pub enum Need {
     UpgradeCommand,
     /// `[upgrade] ready_timeout`.
     ReadyTimeout,
+    /// `[upgrade] other_version`.
+    OtherVersion,
     /// `[upgrade] rollback`.
     Rollback,
     /// `[upgrade] generations`.
@@ -148,6 +150,10 @@ pub enum Need {
     Also,
     /// It speaks this.
     Speaks(Protocol),
+    /// A request that holds a drain: `paths.endless`, `large`, `upload`, `post` or `slow`.
+    Holds,
+    /// A request that lasts as long as the tester wants: `paths.endless`, `large`, `upload` or `post`.
+    Lasts,
     /// A path, by its key in `[paths]`.
     Path(&'static str),
 }
@@ -186,6 +192,10 @@ impl Need {
                 upgrade.is_some_and(|it| it.ready_timeout.is_some()),
                 "upgrade.ready_timeout",
             ),
+            Need::OtherVersion => declared(
+                upgrade.is_some_and(|it| it.other_version.is_some()),
+                "upgrade.other_version",
+            ),
             Need::Rollback => {
                 declared(upgrade.is_some_and(|it| it.rollback.is_some()), "upgrade.rollback")
             }
@@ -206,6 +216,16 @@ impl Need {
             Need::Also => declared(adapter.also.is_some(), "also (a second address)"),
             Need::Speaks(protocol) => (!adapter.speaks(protocol))
                 .then(|| format!("the target does not declare that it speaks {}", protocol.word())),
+            Need::Holds => {
+                let keys = ["endless", "large", "upload", "post", "slow"];
+                let any = keys.iter().any(|key| adapter.paths.get(key).is_some());
+                declared(any, "paths.endless, large, upload, post or slow")
+            }
+            Need::Lasts => {
+                let keys = ["endless", "large", "upload", "post"];
+                let any = keys.iter().any(|key| adapter.paths.get(key).is_some());
+                declared(any, "paths.endless, large, upload or post")
+            }
             Need::Path(key) => declared(adapter.paths.get(key).is_some(), &format!("paths.{key}")),
         }
     }

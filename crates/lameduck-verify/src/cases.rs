@@ -3,6 +3,7 @@
 mod acc;
 mod h1;
 mod sig;
+mod upg;
 
 use crate::case::Case;
 
@@ -11,6 +12,7 @@ const GROUPS: &[(&str, &str, &[Case])] = &[
     ("SIG", "signals, exit, deadline", sig::CASES),
     ("ACC", "the listener and its queue", acc::CASES),
     ("H1", "HTTP/1.1", h1::CASES),
+    ("UPG", "upgrades", upg::CASES),
 ];
 
 /// Every case, in the order of the list.

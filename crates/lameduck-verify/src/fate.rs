@@ -46,6 +46,10 @@ pub enum Fate {
     /// Lost: a reused connection was closed or reset while a new request was on its way, before any byte of
     /// its answer.
     IdleCloseRace,
+    /// Lost: the server executed it twice.
+    Duplicated,
+    /// Lost: an old generation answered it after the time that old generations have.
+    Stale,
 }
 
 /// Which of the three outcomes a [`Fate`] belongs to.
@@ -61,7 +65,7 @@ pub enum Kind {
 
 impl Fate {
     /// Every fate, in the order of declaration (a test checks that none is missing).
-    pub const ALL: [Fate; 16] = [
+    pub const ALL: [Fate; 18] = [
         Fate::Answered,
         Fate::Refused,
         Fate::ConnectTimedOut,
@@ -78,6 +82,8 @@ impl Fate {
         Fate::Malformed,
         Fate::StreamReset,
         Fate::IdleCloseRace,
+        Fate::Duplicated,
+        Fate::Stale,
     ];
 
     /// The name in reports, as in `RESET_BEFORE_RESPONSE`.
@@ -99,6 +105,8 @@ impl Fate {
             Fate::Malformed => "MALFORMED",
             Fate::StreamReset => "STREAM_RESET",
             Fate::IdleCloseRace => "IDLE_CLOSE_RACE",
+            Fate::Duplicated => "DUPLICATED",
+            Fate::Stale => "STALE",
         }
     }
 
@@ -121,6 +129,8 @@ impl Fate {
             Fate::Malformed => "answer not understood",
             Fate::StreamReset => "stream reset",
             Fate::IdleCloseRace => "closed while a new request was on its way",
+            Fate::Duplicated => "executed twice",
+            Fate::Stale => "answered by an old generation",
         }
     }
 
@@ -142,7 +152,9 @@ impl Fate {
             | Fate::HttpOther
             | Fate::Malformed
             | Fate::StreamReset
-            | Fate::IdleCloseRace => Kind::Lost,
+            | Fate::IdleCloseRace
+            | Fate::Duplicated
+            | Fate::Stale => Kind::Lost,
         }
     }
 
@@ -201,6 +213,23 @@ impl Tally {
         self.total(Kind::Lost)
     }
 
+    /// What a client notices as a failure: everything lost, and every connection that could not be made.
+    pub fn failures(&self) -> u64 {
+        let unreached = [Fate::Refused, Fate::ConnectTimedOut, Fate::ConnectFailed];
+        self.lost() + unreached.into_iter().map(|fate| self.count(fate)).sum::<u64>()
+    }
+
+    /// The failures by name, as in `12 RESET_BEFORE_RESPONSE, 3 REFUSED`.
+    pub fn failures_text(&self) -> String {
+        let unreached = [Fate::Refused, Fate::ConnectTimedOut, Fate::ConnectFailed];
+        let each = Fate::ALL.into_iter().filter(|fate| {
+            self.count(*fate) > 0 && (fate.kind() == Kind::Lost || unreached.contains(fate))
+        });
+        let each: Vec<String> =
+            each.map(|fate| format!("{} {}", self.count(fate), fate.name())).collect();
+        if each.is_empty() { "nothing lost".to_owned() } else { each.join(", ") }
+    }
+
     /// The fates of one kind that were met, with their counts.
     pub fn met(&self, kind: Kind) -> impl Iterator<Item = (Fate, u64)> + '_ {
         Fate::ALL
@@ -250,14 +279,14 @@ mod tests {
             assert!(Fate::ALL[..place].iter().all(|earlier| earlier.name() != fate.name()));
         }
         // The last variant is the last of the list, so none is missing from it.
-        assert_eq!(Fate::IdleCloseRace as usize + 1, Fate::ALL.len());
+        assert_eq!(Fate::Stale as usize + 1, Fate::ALL.len());
     }
 
     #[test]
     fn each_request_is_counted_once_and_in_one_kind() {
         let tally: Tally = Fate::ALL.into_iter().collect();
-        assert_eq!((tally.answered(), tally.not_sent(), tally.lost()), (1, 5, 10));
-        assert_eq!(tally.sent(), 11);
+        assert_eq!((tally.answered(), tally.not_sent(), tally.lost()), (1, 5, 12));
+        assert_eq!(tally.sent(), 13);
     }
 
     #[test]

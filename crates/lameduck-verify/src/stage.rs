@@ -4,6 +4,8 @@
 //! a case opened is gone when the stage is: the server with all its processes, connections, threads, directories.
 
 mod ask;
+mod loads;
+mod programs;
 mod queue;
 mod recorder;
 pub(crate) mod scratch;
@@ -12,11 +14,12 @@ mod upgrading;
 mod wires;
 
 pub use ask::{ASK_LIMIT, Asked, ask};
+pub use programs::Stand;
 pub use queue::{Listening, listening};
 pub use recorder::Recorder;
 pub use scratch::remove_scratch;
 pub use service::{COMMAND_LIMIT, Gone, Launch, Ran, Service, find_program, run_command};
-pub use upgrading::Upgraded;
+pub use upgrading::{Asking, Upgraded};
 pub use wires::Wires;
 
 use crate::adapter::{Adapter, Repeats};
@@ -33,6 +36,9 @@ use std::time::{Duration, Instant};
 
 /// A bound for what takes no time when it works, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(5);
+
+/// Between two looks at what the kernel has no way to wait for.
+const POLL_PAUSE: Duration = Duration::from_millis(1);
 
 /// One run of one case.
 #[derive(Debug)]
@@ -304,6 +310,68 @@ impl<'a> Stage<'a> {
             return Err(Fault(format!("{place} was answered sooner than slow_takes says")));
         }
         Ok((wires, takes))
+    }
+
+    /// Connections that hold a drain until they are let go of: a request that never ends, an answer that is not read, or
+    /// a body that does not come. For cases that need [`Holds`](crate::case::Need::Holds).
+    pub fn hold(&self, count: usize) -> Result<Wires, Fault> {
+        let paths = &self.adapter.paths;
+        if let Some(path) = paths.get("endless") {
+            return self.requests("held: endless", &self.at(path), count);
+        }
+        if let Some(path) = paths.get("large") {
+            let place = self.at(path);
+            let wires: Result<Vec<Wire>, _> =
+                (0..count).map(|_| probe::http1::never_reads(&place)).collect();
+            return Ok(self.keep("held: does not read", wires?));
+        }
+        if let Some(path) = paths.get("upload").or(paths.get("post")) {
+            return Ok(self.half_posts(&self.at(path), count)?.0);
+        }
+        Ok(self.in_flight(count)?.0)
+    }
+
+    /// Connections with a `POST` of which half the body was sent, and the bytes that end it. The server works on them for
+    /// as long as the client wants.
+    pub fn half_posts(&self, place: &Place, count: usize) -> Result<(Wires, Vec<u8>), Fault> {
+        let body = r#"{"id":"half-a-body","item":"duck","quantity":1}"#;
+        let (first, rest) = body.split_at(body.len() / 2);
+        let (path, host, length) = (&place.path, &place.host, body.len());
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{first}"
+        );
+        let mut wires = probe::http1::silent(&place.address, count)?;
+        for wire in &mut wires {
+            wire.request(head.as_bytes());
+        }
+        Ok((self.keep("half a body", wires), rest.as_bytes().to_vec()))
+    }
+
+    /// Waits until no connection waits in the accept queue: the server has taken all that were made.
+    pub fn wait_accepted(&self) -> Result<(), Fault> {
+        let port = self.running().address.port();
+        let deadline = Instant::now() + SOON;
+        while listening(port)?.iter().any(|one| one.waiting > 0) {
+            if Instant::now() >= deadline {
+                return Err(Fault(format!("connections still wait to be accepted after {SOON:?}")));
+            }
+            std::thread::sleep(POLL_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing listens at the server's port; says whether that came within `limit`.
+    pub fn wait_not_listening(&self, limit: Duration) -> Result<bool, Fault> {
+        let port = self.running().address.port();
+        let deadline = Instant::now() + limit;
+        while !listening(port)?.is_empty() {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(POLL_PAUSE);
+        }
+        self.recorder.mark(MarkKind::Phase, "listener closed");
+        Ok(true)
     }
 
     /// Asks once, with a `GET` on a connection of its own that is not part of the trace.

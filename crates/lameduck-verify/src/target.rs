@@ -126,6 +126,11 @@ impl Target {
         self.child.id()
     }
 
+    /// The value of [`MARK`] that each of its processes inherits.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
     /// Sends a signal to the server's own process.
     pub fn signal(&mut self, signal: Signal) -> Result<(), TargetError> {
         self.signalled = Instant::now();

@@ -132,3 +132,37 @@ fn an_interrupt_leaves_no_target_running() {
         assert!(proc::descendants(run.pid()).is_empty());
     }
 }
+
+/// Each case that is named passes, or does not apply.
+#[track_caller]
+fn assert_passes(ended: &Ended, cases: usize) {
+    let all = ended.stdout.starts_with(&format!("All {cases} pass;"));
+    assert_eq!((ended.code, all), (Some(0), true), "{}{}", ended.stdout, ended.stderr);
+}
+
+#[test]
+fn upgrades_of_the_reference_service_pass() {
+    let cases = "UPG/1,UPG/3,UPG/8,UPG/9,UPG/11,UPG/16,UPG/17";
+    assert_passes(&verify(&["--adapter", "lameduck", "--case", cases]), 7);
+}
+
+#[test]
+fn a_service_that_runs_already_is_tested_with_any_action() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = lameduck_verify::target::free_address().unwrap();
+    let listen =
+        ["serve", "--listen", &address.to_string(), "--control", "run/control"].map(str::to_owned);
+    let service = Target::command(BINARY).args(listen).directory(directory.path());
+    let ready = lameduck_verify::target::Ready::Stderr("istening on ".into());
+    let _service = service.ready(ready).start().unwrap();
+    let control = directory.path().join("run/control");
+    let url = format!("http://{address}/b");
+    let upgrade = format!("{BINARY} upgrade --control {}", control.display());
+    let good = verify(&["--url", &url, "--action", &upgrade]);
+    assert_passes(&good, 2);
+    // The stop is an action like any other, and one that clients notice.
+    let stop = format!("{BINARY} stop --control {}", control.display());
+    let bad = verify(&["--url", &url, "--action", &stop, "--case", "UPG/1"]);
+    assert_eq!(bad.code, Some(1), "{}{}", bad.stdout, bad.stderr);
+    assert!(bad.stdout.contains("REFUSED"), "{}", bad.stdout);
+}

@@ -1,38 +1,217 @@
 //! Signals, exit, deadline.
 
-use crate::case::{Case, Need, Outcome, fail, inconclusive, pass, warn};
-use crate::stage::Stage;
-use crate::verdict::Level::Must;
-use std::time::Duration;
+use crate::adapter::Repeats;
+use crate::answer::Persistence;
+use crate::case::{Case, Fault, Need, Outcome, fail, inconclusive, pass, skip, warn};
+use crate::cases::acc::losses;
+use crate::probe::Until;
+use crate::stage::{Gone, Launch, SOON, Stage, find_program, run_command};
+use crate::target::{Signal, proc};
+use crate::verdict::Level::{Must, Should};
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// An idle server has nothing to wait for.
 const IDLE_EXIT: Duration = Duration::from_secs(1);
 /// What a server that waits for an event, not for a poll, needs at most.
 const QUICK_EXIT: Duration = Duration::from_millis(100);
+/// After the last byte of the last answer.
+const LAG: Duration = Duration::from_millis(250);
+/// After the deadline, or after a forcing signal.
+const FORCED_EXIT: Duration = Duration::from_secs(1);
+/// A drain that lasts this long is running.
+const DRAINING: Duration = Duration::from_millis(150);
+/// Signals of a storm.
+const STORM: usize = 100;
+/// Between two of them.
+const STORM_PAUSE: Duration = Duration::from_millis(1);
+/// When a stop comes during the start.
+const EARLY: [u64; 4] = [0, 5, 20, 50];
+/// How long a process that has ended may stay a zombie.
+const ZOMBIE: Duration = Duration::from_secs(1);
+/// Signals that a crash ends a process with.
+const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
 
-pub(super) const CASES: &[Case] = &[Case {
-    id: "SIG/1",
-    level: Must,
-    title: "an idle server exits when it is told to",
-    setup: "the server is ready and has no connection",
-    action: "the stop signal",
-    criterion: "it exits by itself within 1 s with the code of a clean stop; within 100 ms to pass without a warning",
-    why: "a restart waits for it, and a supervisor that loses patience kills",
-    source: "Go polls every 500 ms, uvicorn every 100 ms",
-    needs: &[Need::Stop],
-    run: idle_exit,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "SIG/1",
+        level: Must,
+        title: "an idle server exits when it is told to",
+        setup: "the server is ready and has no connection",
+        action: "the stop signal",
+        criterion: "it exits by itself within 1 s with the code of a clean stop; within 100 ms to pass without a warning",
+        why: "a restart waits for it, and a supervisor that loses patience kills",
+        source: "Go polls every 500 ms, uvicorn every 100 ms",
+        needs: &[Need::Stop],
+        run: idle_exit,
+    },
+    Case {
+        id: "SIG/2",
+        level: Must,
+        title: "it exits right after its last answer, and not before",
+        setup: "one slow request is being worked on",
+        action: "the stop signal",
+        criterion: "the answer comes in full, and the server exits within 250 ms of its last byte",
+        why: "each restart of each instance waits for what is wasted here",
+        source: "Go's Shutdown polls with a back-off to 500 ms; Node waits for its keep-alive limit",
+        needs: &[Need::Stop, Need::Path("slow")],
+        run: exit_after_answer,
+    },
+    Case {
+        id: "SIG/3",
+        level: Must,
+        title: "the deadline ends a drain that does not end",
+        setup: "a request never ends: its handler does not, or its client does not read",
+        action: "the stop signal",
+        criterion: "the process is gone within 1 s of its deadline",
+        why: "without a bound old processes pile up, and the supervisor's KILL takes the rest along",
+        source: "nginx and HAProxy have no bound by default",
+        needs: &[Need::Deadline, Need::Lasts],
+        run: deadline,
+    },
+    Case {
+        id: "SIG/4",
+        level: Should,
+        title: "a stop that cut work says so",
+        setup: "as SIG/3",
+        action: "the stop signal",
+        criterion: "the exit code is not that of a clean stop, and the log says something",
+        why: "a deployment that cuts work must not look like one that does not",
+        source: "Envoy and uvicorn log it",
+        needs: &[Need::Deadline, Need::Lasts],
+        run: tells_cut,
+    },
+    Case {
+        id: "SIG/5",
+        level: Must,
+        title: "a second signal ends the wait",
+        setup: "a drain is running",
+        action: "the stop signal again, and in another run INT",
+        criterion: "the process is gone within 1 s",
+        why: "the operator who asks twice means it; the alternative is KILL",
+        source: "http-graceful-shutdown v4, uvicorn, PgBouncer",
+        needs: &[Need::StopSignal, Need::Holds],
+        run: second_signal,
+    },
+    Case {
+        id: "SIG/6",
+        level: Must,
+        title: "a hundred signals do no harm",
+        setup: "a slow request is being worked on",
+        action: "100 stop signals within 100 ms",
+        criterion: "no crash; where repeats force, it exits within 1 s; where they count as one, the request is answered",
+        why: "supervisors, shells and scripts each send their own",
+        source: "http-graceful-shutdown v4 on double triggers",
+        needs: &[Need::StopSignal, Need::Repeats, Need::Path("slow")],
+        run: signal_storm,
+    },
+    Case {
+        id: "SIG/7",
+        level: Must,
+        title: "as PID 1 it does not ignore the stop",
+        setup: "the server is process 1 of a PID namespace of its own, as in a container",
+        action: "the stop signal",
+        criterion: "it exits within 1 s",
+        why: "process 1 has no default dispositions: what is not handled is ignored, until KILL",
+        source: "dumb-init#121, pid_namespaces(7)",
+        needs: &[Need::StopSignal],
+        run: process_one,
+    },
+    Case {
+        id: "SIG/8",
+        level: Should,
+        title: "as PID 1 it reaps orphans",
+        setup: "the server is process 1 of a PID namespace; an orphan of another process runs beside it",
+        action: "the orphan exits",
+        criterion: "it is no zombie 1 s later",
+        why: "zombies fill the process table of a container",
+        source: "moby#33319",
+        needs: &[Need::StopSignal],
+        run: reaps,
+    },
+    Case {
+        id: "SIG/9",
+        level: Should,
+        title: "behind `sh -c \"exec …\"` it is reached by the stop",
+        setup: "the server is started by a shell that executes it in its own place",
+        action: "the stop signal to the process that was started",
+        criterion: "the server exits within 1 s; behind a shell without exec no server could, which is the user's error and not judged",
+        why: "the shell form of a container's command is the usual reason why a stop is not heard",
+        source: "sclorg#120, docker-node#323",
+        needs: &[Need::StopSignal],
+        run: behind_shell,
+    },
+    Case {
+        id: "SIG/10",
+        level: Must,
+        title: "a client that vanishes in the drain does no harm",
+        setup: "two slow requests are being worked on and the stop has been sent",
+        action: "one client resets its connection",
+        criterion: "the other is answered, and no signal ends the process",
+        why: "SIGPIPE kills a process that does not ignore it",
+        source: "signal(7)",
+        needs: &[Need::Stop, Need::Path("slow")],
+        run: vanished,
+    },
+    Case {
+        id: "SIG/11",
+        level: Should,
+        title: "HUP does not end it",
+        setup: "the server is ready; HUP is not declared as its upgrade",
+        action: "HUP",
+        criterion: "the service still answers",
+        why: "the default of HUP is death: a closed terminal or a habit of `kill -HUP` ends the service",
+        source: "signal(7); puma reopens its logs on HUP",
+        needs: &[Need::StopSignal],
+        run: hangup,
+    },
+    Case {
+        id: "SIG/12",
+        level: Must,
+        title: "a stop during the start is obeyed",
+        setup: "the server has been started and is not known to be ready",
+        action: "the stop signal 0, 5, 20 and 50 ms after the start",
+        criterion: "it exits within 1 s each time, and does not serve afterwards",
+        why: "a handler that is installed too late, or a stop that is forgotten once start-up ends",
+        source: "rolling restarts that are cancelled",
+        needs: &[Need::StopSignal],
+        run: early_stop,
+    },
+    Case {
+        id: "SIG/13",
+        level: Should,
+        title: "a log that nobody reads does not hold the exit",
+        setup: "standard output and error are closed, and in another run a pipe that is full",
+        action: "the stop signal",
+        criterion: "it exits within its deadline and 1 s",
+        why: "a log collector that died blocks whoever waits for it",
+        source: "pipe(7)",
+        needs: &[Need::StopSignal],
+        run: blocked_output,
+    },
+];
+
+fn lame_duck(stage: &Stage<'_>) -> Duration {
+    stage.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span)
+}
+
+fn still_runs(told: Instant) -> Outcome {
+    fail(format!("it still runs {:.1} s after the stop", told.elapsed().as_secs_f64()))
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
 
 fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let told = stage.stop()?;
-    let lame_duck = stage.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span);
-    let Some(gone) = stage.wait_gone(stage.exit_limit()) else {
-        return fail(format!("it still runs {:.1} s after the stop", told.elapsed().as_secs_f64()));
-    };
+    let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
     let took = gone.at.duration_since(told);
     stage.figure_ms("exit when idle", took);
-    let seconds = took.as_secs_f64();
     match gone.code() {
         Some(code) if !stage.adapter.stop.exit.contains(&code) => {
             return fail(format!("it exited with code {code}, which is not one of a clean stop"));
@@ -40,11 +219,332 @@ fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
         Some(_) => {}
         None => return inconclusive("its exit code cannot be seen: it is not the tester's child"),
     }
-    if took > lame_duck + IDLE_EXIT {
-        fail(format!("it exited {seconds:.2} s after the stop"))
-    } else if took > lame_duck + QUICK_EXIT {
-        warn(format!("it exited {:.0} ms after the stop", seconds * 1000.0))
-    } else {
-        pass(format!("it exited {:.1} ms after the stop", seconds * 1000.0))
+    let text = format!("it exited {} after the stop", milliseconds(took));
+    match took.saturating_sub(lame_duck(stage)) {
+        took if took > IDLE_EXIT => fail(text),
+        took if took > QUICK_EXIT => warn(text),
+        _ => pass(text),
+    }
+}
+
+fn exit_after_answer(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let (mut wires, takes) = stage.in_flight(1)?;
+    let told = stage.stop()?;
+    wires.watch(Until::Answered, takes + SOON)?;
+    let fates = wires.fates();
+    if fates.lost() > 0 {
+        return fail(format!("the request was lost: {}", losses(&fates)));
+    }
+    let last = wires[0].last_byte().unwrap_or(told);
+    // The client keeps its connection, as a browser does, unless it was told that it ends.
+    if wires[0].answers().iter().any(|head| head.persistence == Persistence::Close) {
+        drop(wires);
+    }
+    let gone = stage.wait_gone(stage.exit_limit().max(SOON * 2));
+    let Some(gone) = gone else { return still_runs(told) };
+    let lag = gone.at.saturating_duration_since(last);
+    stage.figure_ms("exit after the last answer", lag);
+    let text = format!("it exited {} after the last byte of its answer", milliseconds(lag));
+    if lag <= LAG || gone.at <= told + lame_duck(stage) + LAG { pass(text) } else { fail(text) }
+}
+
+/// The server with a drain that does not end by itself, told to stop; how and when it went.
+fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
+    stage.start()?;
+    let mut held = stage.hold(1)?;
+    stage.wait_accepted()?;
+    let told = stage.stop()?;
+    let limit = stage.deadline() + lame_duck(stage) + FORCED_EXIT + SOON;
+    let gone = stage.wait_gone(limit);
+    held.watch(Until::Closed, Duration::ZERO)?;
+    if held.fates().answered() > 0 {
+        return Err(Fault("the request that holds the drain ended by itself".to_owned()));
+    }
+    Ok((told, gone))
+}
+
+fn deadline(stage: &mut Stage<'_>) -> Outcome {
+    let (told, gone) = held(stage)?;
+    let Some(gone) = gone else { return still_runs(told) };
+    let (took, bound) = (gone.at.duration_since(told), stage.deadline() + lame_duck(stage));
+    stage.figure_ms("exit with a request that never ends", took);
+    let text = format!(
+        "it was gone {:.2} s after the stop, with a deadline of {:.1} s",
+        took.as_secs_f64(),
+        bound.as_secs_f64()
+    );
+    if took <= bound + FORCED_EXIT { pass(text) } else { fail(text) }
+}
+
+fn tells_cut(stage: &mut Stage<'_>) -> Outcome {
+    let (told, gone) = held(stage)?;
+    let Some(gone) = gone else { return still_runs(told) };
+    let Some(code) = gone.code() else {
+        return inconclusive("its exit code cannot be seen: it is not the tester's child");
+    };
+    let stop = &stage.adapter.stop;
+    if stop.exit.contains(&code) {
+        return fail(format!(
+            "it cut a request and exited with code {code}, as after a clean stop"
+        ));
+    }
+    if !stop.forced_exit.is_empty() && !stop.forced_exit.contains(&code) {
+        return fail(format!(
+            "it exited with code {code}, which is none that it declares for this"
+        ));
+    }
+    let _ = stage.service().target().whole_stderr(SOON);
+    let log = output(stage);
+    // A clean stop's log, to compare with: what is said of a cut must be more.
+    stage.start()?;
+    stage.stop()?;
+    stage.wait_gone(stage.exit_limit());
+    let _ = stage.service().target().whole_stderr(SOON);
+    match log.lines().count() > output(stage).lines().count() {
+        true => pass(format!("it exited with code {code} and logged it")),
+        false => {
+            fail(format!("it exited with code {code} and logged no more than at a clean stop"))
+        }
+    }
+}
+
+/// Everything the server wrote so far.
+fn output(stage: &mut Stage<'_>) -> String {
+    let target = stage.service().target();
+    target.stdout() + &target.stderr()
+}
+
+fn second_signal(stage: &mut Stage<'_>) -> Outcome {
+    let stop = stage.adapter.stop.signal;
+    let mut again = vec![Signal::INT];
+    // A server that declares that its stop signal counts once has another way: INT.
+    if stage.adapter.stop.repeats != Some(Repeats::Coalesce) {
+        again.insert(0, stop);
+    }
+    let mut slowest = Duration::ZERO;
+    for signal in again {
+        stage.start()?;
+        let _held = stage.hold(1)?;
+        stage.wait_accepted()?;
+        stage.stop()?;
+        if lame_duck(stage) > Duration::ZERO {
+            // A second stop ends the lame duck; the drain begins then.
+            stage.signal(stop)?;
+        }
+        if stage.wait_gone(DRAINING).is_some() {
+            return inconclusive("it exited before a second signal could be sent");
+        }
+        let told = stage.signal(signal)?;
+        let Some(gone) = stage.wait_gone(FORCED_EXIT + SOON) else {
+            let name = crate::adapter::signal_name(signal);
+            return fail(format!("{name} was sent a second time, and it still runs after 6 s"));
+        };
+        slowest = slowest.max(gone.at.duration_since(told));
+    }
+    stage.figure_ms("exit after a second signal", slowest);
+    let text = format!("it exited {} after the second signal", milliseconds(slowest));
+    if slowest <= FORCED_EXIT { pass(text) } else { fail(text) }
+}
+
+fn signal_storm(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let (mut wires, takes) = stage.in_flight(1)?;
+    let told = stage.stop()?;
+    let signal = stage.adapter.stop.signal;
+    for _ in 1..STORM {
+        // Not at once: the kernel keeps one pending signal of a kind, and a hundred would be one.
+        if stage.wait_gone(STORM_PAUSE).is_some() {
+            break;
+        }
+        // It may be gone by now.
+        let _ = stage.service().signal(signal);
+    }
+    stage.note(format!("{STORM} signals"));
+    let forces = stage.forces();
+    if !forces {
+        wires.watch(Until::Answered, takes + SOON)?;
+    }
+    let Some(gone) = stage.wait_gone(takes + stage.exit_limit()) else { return still_runs(told) };
+    let ended_by = gone.exit.and_then(|exit| exit.signal);
+    if let Some(crash) = ended_by.filter(|signal| CRASHES.contains(signal)) {
+        return fail(format!("it crashed with signal {crash}"));
+    }
+    let took = gone.at.duration_since(told);
+    match (forces, wires.fates().answered()) {
+        (true, _) if took > FORCED_EXIT => fail(format!(
+            "repeats force, and it exited {:.1} s after {STORM} signals",
+            took.as_secs_f64()
+        )),
+        (true, _) => pass(format!("{STORM} signals, and it exited {} later", milliseconds(took))),
+        (false, 1) => pass(format!("{STORM} signals counted as one: the request was answered")),
+        (false, _) => fail(format!("the request was lost: {}", losses(&wires.fates()))),
+    }
+}
+
+/// The words that put a command into a PID namespace of its own, if this machine allows it.
+fn namespace() -> Option<Vec<String>> {
+    let words = |flags: &[&str]| -> Vec<String> {
+        let base = ["unshare", "--pid", "--fork", "--kill-child"];
+        base.iter().chain(flags).map(|word| (*word).to_owned()).collect()
+    };
+    find_program("unshare")?;
+    [words(&[]), words(&["--user", "--map-current-user"])].into_iter().find(|words| {
+        let trial: Vec<String> = words.iter().cloned().chain(["true".to_owned()]).collect();
+        run_command(&trial, Path::new("/"), SOON).is_ok_and(|ran| ran.is_success())
+    })
+}
+
+/// Starts the server as process 1, and gives its number outside.
+fn start_as_one(stage: &mut Stage<'_>, more: &[&str]) -> Result<Option<u32>, Fault> {
+    let Some(mut prefix) = namespace() else { return Ok(None) };
+    prefix.extend(more.iter().map(|word| (*word).to_owned()));
+    stage.start_as(Launch { prefix, ..Launch::default() })?;
+    let outer = stage.service().target().pid();
+    let inner = proc::descendants(outer).first().copied();
+    let inner = inner.ok_or_else(|| Fault("the server is not in its namespace".to_owned()))?;
+    stage.service().set_main(inner);
+    Ok(Some(inner))
+}
+
+const NO_NAMESPACE: &str = "this machine does not let the tester make a PID namespace";
+
+fn process_one(stage: &mut Stage<'_>) -> Outcome {
+    if start_as_one(stage, &[])?.is_none() {
+        return skip(NO_NAMESPACE);
+    }
+    let told = stage.stop()?;
+    let Some(gone) = stage.wait_gone(stage.exit_limit()) else {
+        return fail("as process 1 it ignores the stop signal");
+    };
+    let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
+    let text = format!("as process 1 it exited {} after the stop", milliseconds(took));
+    if took <= IDLE_EXIT { pass(text) } else { fail(text) }
+}
+
+fn reaps(stage: &mut Stage<'_>) -> Outcome {
+    // The orphan's parent is a subshell that ends at once; the outer shell becomes the server.
+    let orphan = ["sh", "-c", "(sleep 1 & ) ; exec \"$@\"", "sh"];
+    let Some(inner) = start_as_one(stage, &orphan)? else { return skip(NO_NAMESPACE) };
+    let is_sleep = |pid: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() == "sleep"
+    };
+    let Some(orphan) = proc::descendants(inner).into_iter().find(is_sleep) else {
+        return inconclusive("the orphan had ended before the server was ready");
+    };
+    let deadline = Instant::now() + SOON;
+    while proc::is_alive(orphan) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ended = Instant::now();
+    while proc::is_zombie(orphan) {
+        if ended.elapsed() > ZOMBIE {
+            return fail("1 s after its end the orphan is still a zombie");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    pass("the orphan was reaped")
+}
+
+fn behind_shell(stage: &mut Stage<'_>) -> Outcome {
+    let prefix = ["sh", "-c", "exec \"$@\"", "sh"].map(str::to_owned).to_vec();
+    stage.start_as(Launch { prefix, ..Launch::default() })?;
+    let told = stage.stop()?;
+    let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
+    let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
+    let text = format!("behind `exec` it exited {} after the stop", milliseconds(took));
+    if took <= IDLE_EXIT { pass(text) } else { fail(text) }
+}
+
+fn vanished(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let (mut stays, takes) = stage.in_flight(1)?;
+    let place = stage.path("slow")?;
+    let mut leaves = crate::probe::Wire::connect(&place.address)?;
+    leaves.request(&place.get(""));
+    stage.wait_accepted()?;
+    stage.stop()?;
+    leaves.reset()?;
+    stage.note("a client vanishes");
+    stays.watch(Until::Answered, takes + SOON)?;
+    let fates = stays.fates();
+    drop(stays);
+    let Some(gone) = stage.wait_gone(takes + stage.exit_limit()) else {
+        return fail("the other request was answered or lost, and it does not exit");
+    };
+    match gone.exit.and_then(|exit| exit.signal) {
+        Some(signal) if !stage.adapter.stop.exit.contains(&(128 + signal)) => {
+            fail(format!("it was ended by signal {signal}"))
+        }
+        _ if fates.answered() == 1 => pass("the other request was answered"),
+        _ => fail(format!("the other request was lost: {}", losses(&fates))),
+    }
+}
+
+fn hangup(stage: &mut Stage<'_>) -> Outcome {
+    let upgrade = stage.adapter.upgrade.as_ref();
+    if upgrade.is_some_and(|upgrade| upgrade.signal == Some(Signal::HUP)) {
+        return skip("HUP is the target's upgrade");
+    }
+    stage.start()?;
+    stage.signal(Signal::HUP)?;
+    let gone = stage.wait_gone(Duration::from_millis(500));
+    match (stage.ask(&stage.fast()), gone) {
+        (Ok(asked), _) if asked.status < 500 => pass("after HUP it still answers"),
+        (_, Some(gone)) => fail(format!("HUP ended it: {}", gone.text())),
+        (Ok(asked), None) => fail(format!("after HUP it answers {}", asked.status)),
+        (Err(Fault(why)), None) => fail(format!("after HUP it does not answer: {why}")),
+    }
+}
+
+fn early_stop(stage: &mut Stage<'_>) -> Outcome {
+    let mut slowest = Duration::ZERO;
+    for after in EARLY {
+        stage.start_as(Launch { unready: true, ..Launch::default() })?;
+        // Not to wait for anything: the moment within the start is what the case varies.
+        std::thread::sleep(Duration::from_millis(after));
+        let told = stage.stop()?;
+        let Some(gone) = stage.wait_gone(lame_duck(stage) + IDLE_EXIT + SOON) else {
+            return fail(format!("stopped {after} ms after its start, it still runs 6 s later"));
+        };
+        slowest = slowest.max(gone.at.duration_since(told).saturating_sub(lame_duck(stage)));
+        if stage.ask(&stage.fast()).is_ok() {
+            return fail(format!("stopped {after} ms after its start, it serves after its exit"));
+        }
+    }
+    stage.figure_ms("exit when stopped during the start", slowest);
+    let text =
+        format!("stopped 0 to 50 ms after its start, it exited within {}", milliseconds(slowest));
+    if slowest <= IDLE_EXIT { pass(text) } else { fail(text) }
+}
+
+fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
+    let closed = ["sh", "-c", "exec \"$@\" >&- 2>&-", "sh"].map(str::to_owned).to_vec();
+    stage.start_as(Launch { prefix: closed, ready_by_connect: true, ..Launch::default() })?;
+    let limit = stage.deadline() + lame_duck(stage) + FORCED_EXIT;
+    stage.stop()?;
+    if stage.wait_gone(limit).is_none() {
+        return fail("with standard output and error closed it does not exit");
+    }
+    let (_reader, writer) = std::io::pipe()?;
+    let (stdout, stderr) = (Stdio::from(writer.try_clone()?), Stdio::from(writer.try_clone()?));
+    stage.start_as(Launch {
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        ready_by_connect: true,
+        ..Launch::default()
+    })?;
+    // Another open file of the same pipe: not to block is a property of the open file, and the server's must.
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let filler = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from)?;
+    while rustix::io::write(&filler, &[b'\n'; 4096]).is_ok() {}
+    while rustix::io::write(&filler, b"\n").is_ok() {}
+    stage.note("the pipe is full");
+    stage.stop()?;
+    match stage.wait_gone(limit) {
+        Some(_) => pass("it exits with its output closed, and with its output full"),
+        None => fail("with standard output and error a full pipe it does not exit"),
     }
 }

@@ -42,6 +42,11 @@ impl Wire {
         exchange.collect()
     }
 
+    /// The port on this side, of a TCP connection.
+    pub fn local_port(&self) -> std::io::Result<Option<u16>> {
+        Ok(self.socket.local_addr()?.as_socket().map(|address| address.port()))
+    }
+
     /// Whether the peer has closed or reset the connection by now, without waiting and without taking a byte.
     pub fn has_closed(&self) -> bool {
         use rustix::net::{RecvFlags, recv};

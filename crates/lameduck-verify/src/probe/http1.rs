@@ -41,7 +41,8 @@ pub fn silent(address: &Address, count: usize) -> io::Result<Vec<Wire>> {
 pub struct HalfHeads {
     /// The connections.
     pub wires: Vec<Wire>,
-    rest: Vec<u8>,
+    /// The bytes that follow on each.
+    pub rest: Vec<u8>,
 }
 
 impl HalfHeads {

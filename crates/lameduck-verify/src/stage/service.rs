@@ -38,6 +38,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Do not wait until it is ready.
     pub unready: bool,
+    /// Wait until its address accepts connections, whatever the adapter says: its output is not seen.
+    pub ready_by_connect: bool,
     /// At this address instead of a free one.
     pub address: Option<SocketAddr>,
 }
@@ -320,11 +322,12 @@ fn launched(
 ) -> Result<Target, Fault> {
     let own = adapter.command.as_ref().ok_or_else(|| Fault("there is no command".to_owned()))?;
     let own = launch.command.clone().unwrap_or_else(|| own.0.clone());
-    let words = launch.prefix.iter().cloned().chain(own.iter().map(|word| values.put_in(word)));
-    let words: Vec<String> = words.collect();
+    let mut own = own.iter().map(|word| values.put_in(word));
+    let program = own.next().ok_or_else(|| Fault("no command".to_owned()))?;
+    let own = std::iter::once(program_of(&program)).chain(own);
+    let words: Vec<String> = launch.prefix.iter().cloned().chain(own).collect();
     let (program, arguments) = words.split_first().ok_or_else(|| Fault("no command".to_owned()))?;
-    let program = program_of(program);
-    let mut start = Target::command(&program).args(arguments).directory(scratch.path());
+    let mut start = Target::command(program).args(arguments).directory(scratch.path());
     for (name, value) in &adapter.env {
         start = start.env(name, values.put_in(value));
     }
@@ -340,16 +343,19 @@ fn launched(
     if launch.unready {
         return Ok(start.start()?);
     }
+    if launch.ready_by_connect {
+        return Ok(start.ready(Ready::Tcp(own_address(values)?)).start()?);
+    }
     ready(adapter, values, scratch, start)
 }
 
 /// A relative path in the command is relative to where the tester was started, not to the private directory.
-fn program_of(program: &str) -> PathBuf {
-    let path = PathBuf::from(program);
-    if program.contains('/') && path.is_relative() {
-        return std::env::current_dir().map(|here| here.join(&path)).unwrap_or(path);
+fn program_of(program: &str) -> String {
+    if program.contains('/') && !program.starts_with('/') {
+        let here = std::env::current_dir().unwrap_or_default();
+        return here.join(program).display().to_string();
     }
-    path
+    program.to_owned()
 }
 
 fn ready(
@@ -358,10 +364,7 @@ fn ready(
     scratch: &Scratch,
     start: Start,
 ) -> Result<Target, Fault> {
-    let address: SocketAddr = values
-        .put_in("{address}")
-        .parse()
-        .map_err(|error| Fault(format!("the address of the target: {error}")))?;
+    let address = own_address(values)?;
     Ok(match &adapter.ready {
         Readiness::Tcp(_) => start.ready(Ready::Tcp(address)).start()?,
         Readiness::Stdout(text) => start.ready(Ready::Stdout(values.put_in(text))).start()?,
@@ -390,6 +393,11 @@ fn ready(
             target
         }
     })
+}
+
+fn own_address(values: &Values) -> Result<SocketAddr, Fault> {
+    let text = values.put_in("{address}");
+    text.parse().map_err(|error| Fault(format!("the address of the target {text}: {error}")))
 }
 
 fn wait_http(target: &mut Target, place: &Place) -> Result<(), Fault> {

@@ -38,6 +38,17 @@ pub struct Upgraded {
     pub failed: Option<String>,
 }
 
+/// An upgrade's command that runs beside the case. Dropping it does not end it; it ends with the server.
+#[derive(Debug)]
+pub struct Asking(Option<std::thread::JoinHandle<()>>);
+
+impl Asking {
+    /// Whether the command still runs.
+    pub fn is_running(&self) -> bool {
+        self.0.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
 impl Upgraded {
     /// This upgrade, if it was done.
     ///
@@ -88,6 +99,13 @@ impl Stage<'_> {
 
     /// Asks for an upgrade and waits until it is done or has failed.
     pub fn try_upgrade(&mut self) -> Result<Upgraded, Fault> {
+        let limit =
+            self.adapter.upgrade.as_ref().map_or(COMMAND_LIMIT, |upgrade| *upgrade.deadline);
+        self.try_upgrade_within(limit)
+    }
+
+    /// As [`try_upgrade`](Stage::try_upgrade), with another limit than the adapter's.
+    pub fn try_upgrade_within(&mut self, limit: Duration) -> Result<Upgraded, Fault> {
         let before = self.identities()?;
         if let Some(running) = self.adapter.running.clone() {
             return self.by_action(&running.action, before);
@@ -101,7 +119,7 @@ impl Stage<'_> {
             Upgraded { at, took: Duration::ZERO, ran: None, before, after: None, failed: None };
         self.ask_for_upgrade(&upgrade, &mut upgraded)?;
         if upgraded.failed.is_none() {
-            self.wait_done(&upgrade, lines, &mut upgraded);
+            self.wait_done(&upgrade, limit, lines, &mut upgraded);
         }
         upgraded.took = at.elapsed();
         match &upgraded.failed {
@@ -112,6 +130,34 @@ impl Stage<'_> {
             self.find_main(&upgrade, &upgraded);
         }
         Ok(upgraded)
+    }
+
+    /// Asks for an upgrade and does not look at what comes of it.
+    pub fn ask_only(&mut self) -> Result<(), Fault> {
+        let upgrade = self.adapter.upgrade.as_ref();
+        match upgrade.and_then(|upgrade| upgrade.signal) {
+            Some(signal) => self.signal(signal).map(drop),
+            None => self.ask_in_background().map(drop),
+        }
+    }
+
+    /// Asks for an upgrade and goes on at once; its command, if it has one, runs on until the case ends.
+    pub fn ask_in_background(&mut self) -> Result<Asking, Fault> {
+        let upgrade = self.adapter.upgrade.clone();
+        let upgrade =
+            upgrade.ok_or_else(|| Fault("the target does not declare [upgrade]".into()))?;
+        if let Some(signal) = upgrade.signal {
+            self.signal(signal)?;
+            return Ok(Asking(None));
+        }
+        let Some(command) = &upgrade.command else {
+            return Err(Fault("an upgrade by replacement cannot be met in its middle".to_owned()));
+        };
+        let words: Vec<String> = command.0.iter().map(|word| self.service().put_in(word)).collect();
+        let directory = self.service().directory().to_owned();
+        self.recorder.mark(MarkKind::Action, "upgrade");
+        let work = move || drop(run_command(&words, &directory, COMMAND_LIMIT));
+        Ok(Asking(Some(std::thread::Builder::new().name("upgrade".into()).spawn(work)?)))
     }
 
     fn by_action(&mut self, action: &Command, before: BTreeSet<String>) -> Result<Upgraded, Fault> {
@@ -159,8 +205,14 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn wait_done(&mut self, upgrade: &Upgrade, lines: usize, upgraded: &mut Upgraded) {
-        let deadline = upgraded.at + *upgrade.deadline;
+    fn wait_done(
+        &mut self,
+        upgrade: &Upgrade,
+        limit: Duration,
+        lines: usize,
+        upgraded: &mut Upgraded,
+    ) {
+        let deadline = upgraded.at + limit;
         let by_identity = upgrade.done == Done::Identity && self.adapter.identity.is_some();
         let is_done = |stage: &mut Stage<'_>, upgraded: &mut Upgraded| match &upgrade.done {
             Done::Command => true,
@@ -173,7 +225,6 @@ impl Stage<'_> {
         };
         while !is_done(self, upgraded) {
             if Instant::now() >= deadline {
-                let limit = *upgrade.deadline;
                 upgraded.failed = Some(match &upgrade.done {
                     Done::Identity => format!("after {limit:?} the old generation still answers"),
                     done => format!(

@@ -260,7 +260,9 @@ pub(crate) fn end_after(fate: Fate) -> ConnectionEnd {
         | Fate::TimedOut
         | Fate::Http5xx
         | Fate::HttpOther
-        | Fate::Malformed => ConnectionEnd::ClosedByTester,
+        | Fate::Malformed
+        | Fate::Duplicated
+        | Fate::Stale => ConnectionEnd::ClosedByTester,
     }
 }
 

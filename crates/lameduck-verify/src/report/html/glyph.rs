@@ -40,6 +40,8 @@ impl Glyph {
             Fate::Malformed => ("M1.5 11v-10h2v10zM5 11v-10h2v10zM8.500 11v-10h2v10z", Paint::Fill),
             Fate::StreamReset => ("M6 1v10M1 6h10", Paint::Stroke),
             Fate::IdleCloseRace => ("M1 1.500l5 4.5l-5 4.5zM11 1.500l-5 4.5l5 4.5z", Paint::Fill),
+            Fate::Duplicated => ("M1 3.500h6v6h-6zM5 1.500h6v6h-6z", Paint::Stroke),
+            Fate::Stale => ("M6 1.500a4.5 4.5 0 1 0 .01 0zM6 3.500v3h2.500", Paint::Fill),
         };
         let kind = match fate.kind() {
             Kind::Answered => "answered",
