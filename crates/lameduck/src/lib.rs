@@ -159,6 +159,7 @@
 //! |---|---|---|
 //! | (none) | lifecycle, signals, tasks, blocking calls, resources, streams of your own protocol | tokio, no proc macro |
 //! | `http` | [`Lifecycle::serve`](lifecycle/struct.Lifecycle.html#method.serve) and `serve_admin` | hyper 1, tower-service |
+//! | `tungstenite029` | [WebSockets that move](websocket) to a successor, and `http` | tokio-tungstenite 0.29 |
 //! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |
 //!
 //! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.
