@@ -26,7 +26,7 @@ pub(crate) struct Moved {
     pub(crate) stream: Stream,
     pub(crate) unread: Vec<u8>,
     /// What it carries, if that is not HTTP.
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<Box<Session>>,
 }
 
 /// Goes on with a connection and its session.
@@ -144,7 +144,7 @@ impl Handover {
     /// Serves a connection here again that could not be sent.
     pub(crate) fn give_back(&self, moved: Moved) {
         if let Some(session) = moved.session {
-            return self.go_on(moved.stream, moved.unread, session);
+            return self.go_on(moved.stream, moved.unread, *session);
         }
         if let Some((_, handler)) = self.server(&moved.server) {
             handler(moved.stream, moved.unread);

@@ -51,7 +51,7 @@ impl Lifecycle {
         let stream = Stream::new(Socket::Unix(goes), guard, Arrival::Open);
         let session =
             Session { kind: kind.to_owned(), version, request: REQUEST.to_owned(), state };
-        let moved = Moved { server, stream, unread: Vec::new(), session: Some(session) };
+        let moved = Moved { server, stream, unread: Vec::new(), session: Some(Box::new(session)) };
         moving.send(moved).map_err(|_| refused("it is gone"))?;
         Ok(stays)
     }

@@ -21,7 +21,7 @@ pub(super) async fn send_connections(
             peer: moved.stream.entry().peer().to_string(),
             unread: moved.unread.clone(),
             spilled: None,
-            session: moved.session.clone(),
+            session: moved.session.as_deref().cloned(),
         });
         let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
         if let Err(error) = sent {

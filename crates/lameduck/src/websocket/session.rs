@@ -463,7 +463,7 @@ impl Kind {
         request.truncate(end);
         let session = Session { kind: self.name.clone(), version: self.version, request, state };
         let server = Arc::clone(stream.entry().server());
-        let moved = Moved { server, stream, unread, session: Some(session) };
+        let moved = Moved { server, stream, unread, session: Some(Box::new(session)) };
         match self.moving.send(moved) {
             Ok(()) => Ok(()),
             Err(Moved { stream, unread, session, .. }) => {
