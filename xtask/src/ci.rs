@@ -12,7 +12,7 @@ use crate::{bench, shell, test, tidy};
 const CORE_CRATES_AT_MOST: usize = 16;
 
 /// Each must compile alone: a feature that leans on another by accident breaks a user's build.
-const FEATURE_SETS: &[&str] = &["", "http", "axum08", "tungstenite029"];
+const FEATURE_SETS: &[&str] = &["", "http", "axum08", "tungstenite029", "rustls023", "tonic014"];
 
 #[derive(Args)]
 pub struct Options {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lameduck::LogFormat;
 use lameduck::jobs::CONCURRENCY;
-use lameduck::lifecycle::{MAX_GENERATIONS, PROBATION};
+use lameduck::lifecycle::{MAX_GENERATIONS, PROBATION, UPGRADE_LINGER};
 use lameduck::takeover::TAKEOVER_TIMEOUT;
 
 use crate::store::DatabaseUrl;
@@ -28,11 +28,24 @@ pub enum Takeover {
     Always,
 }
 
+/// The files a TLS server reads, at its start and again whenever they change. All PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities whose clients are let in; nobody is asked for a certificate without.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Everything that can be chosen; the [`Default`] is what `lameduck serve` does without a flag.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen: `127.0.0.1:8080`, `[::1]:8080`, `unix:PATH`.
     pub listen: Vec<String>,
+    /// Speaks TLS on each of them.
+    pub tls: Option<TlsFiles>,
     /// Where the admin server listens, if there is to be one.
     pub admin: Option<String>,
     /// Where orders and the counter are kept.
@@ -43,6 +56,12 @@ pub struct Config {
     pub lame_duck: Duration,
     /// How long an idle kept-alive connection is still answered while draining.
     pub linger: Duration,
+    /// How long an idle TLS connection is still answered after an upgrade.
+    pub upgrade_linger: Duration,
+    /// How old a connection may become before it is told to go.
+    pub max_connection_age: Option<Duration>,
+    /// How much later what is in hand on it is cut.
+    pub max_connection_age_grace: Duration,
     /// How long `GET /a` waits.
     pub slow: Duration,
     /// How many background jobs this process works on at once; zero leaves them to others.
@@ -69,11 +88,15 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec!["127.0.0.1:8080".to_owned()],
+            tls: None,
             admin: None,
             database: DatabaseUrl::sqlite("lameduck.db"),
             grace: Grace::Limited(Duration::from_secs(9)),
             lame_duck: Duration::ZERO,
             linger: Duration::from_millis(250),
+            upgrade_linger: UPGRADE_LINGER,
+            max_connection_age: None,
+            max_connection_age_grace: Duration::from_secs(30),
             slow: Duration::from_secs(9),
             jobs: CONCURRENCY,
             control: None,

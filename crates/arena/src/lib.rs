@@ -14,13 +14,15 @@ mod background;
 mod config;
 pub mod counter;
 mod error;
+pub mod grpc;
 pub mod jobs;
 mod metrics;
 pub mod orders;
 pub mod routes;
 mod service;
 pub mod store;
+mod tls;
 
-pub use config::{Config, Grace, Takeover};
+pub use config::{Config, Grace, Takeover, TlsFiles};
 pub use error::Error;
 pub use service::run;

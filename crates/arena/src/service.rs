@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lameduck::http::tls::Tls;
 use lameduck::{Exit, Lifecycle, Listener};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -18,7 +19,7 @@ use crate::jobs::JobQueue;
 use crate::orders::Orders;
 use crate::routes::{App, router};
 use crate::store::{Store, StoreError};
-use crate::{Error, metrics};
+use crate::{Error, grpc, metrics, tls};
 
 /// How long a database may still take to open, and again to close, once a stop came during the start.
 const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
@@ -85,11 +86,16 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
     let builder = Lifecycle::builder()
         .lame_duck(config.lame_duck)
         .linger(config.linger)
+        .upgrade_linger(config.upgrade_linger)
         .log_format(config.log)
         .probation(config.probation)
         .takeover_timeout(config.takeover_timeout)
         .max_generations(config.max_generations)
         .version(&config.version);
+    let builder = match config.max_connection_age {
+        Some(age) => builder.max_connection_age(age, config.max_connection_age_grace),
+        None => builder,
+    };
     let builder = match config.grace {
         Grace::Limited(grace) => builder.grace_period(grace),
         Grace::Unlimited => builder.no_deadline(),
@@ -114,10 +120,13 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
 struct Sockets {
     listeners: Vec<Listener>,
     admin: Option<Listener>,
+    tls: Option<Tls>,
 }
 
 impl Sockets {
     async fn bind(life: &Lifecycle, config: &Config) -> Result<Self, Error> {
+        // Files that cannot be used must not cost a socket.
+        let tls = config.tls.as_ref().map(|files| tls::start(life, files)).transpose()?;
         let mut listeners = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
             listeners.push(life.listen(address).await.map_err(refused)?);
@@ -126,14 +135,18 @@ impl Sockets {
             Some(address) => Some(life.listen(address).await.map_err(refused)?),
             None => None,
         };
-        Ok(Self { listeners, admin })
+        Ok(Self { listeners, admin, tls })
     }
 
     fn serve(self, life: &Lifecycle, app: &App) -> Result<(), Error> {
-        let router = router(app);
+        let router = router(app).merge(grpc::router(&app.counter, life));
         for listener in self.listeners {
             life.log().line("listening", &format!("Listening on {}", listener.address()));
-            life.serve("http", listener, router.clone()).map_err(refused)?;
+            match &self.tls {
+                None => life.serve("http", listener, router.clone()),
+                Some(tls) => life.serve_tls("https", listener, tls, router.clone()),
+            }
+            .map_err(refused)?;
         }
         if let Some(listener) = self.admin {
             life.log().line("admin", &format!("Admin on {}", listener.address()));

@@ -123,6 +123,11 @@ impl Complaint {
                 "--control is missing: which service?",
                 "write --control PATH, or set LAMEDUCK_CONTROL, as its `lameduck serve` has it",
             ),
+            ErrorKind::MissingRequiredArgument if flag.starts_with("--tls-") => {
+                let hint =
+                    "TLS needs --tls-cert and --tls-key: a certificate chain and its key, in PEM";
+                Self::usage(format!("{flag} is missing"), hint)
+            }
             ErrorKind::ArgumentConflict => {
                 Self::usage(format!("{flag} is given twice"), "give it once")
             }

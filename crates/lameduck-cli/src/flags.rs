@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use arena::store::DatabaseUrl;
-use arena::{Config, Grace, Takeover};
+use arena::{Config, Grace, Takeover, TlsFiles};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lameduck::LogFormat;
@@ -71,7 +71,7 @@ pub struct Flags {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the reference service: a counter, orders and transfers over HTTP/1.1 and HTTP/2.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Starts a running service's program anew and hands the service over to it, connections included.
     Upgrade(Upgrade),
     /// Takes the service back from a new generation that is still in its probation.
@@ -81,7 +81,7 @@ pub enum Command {
     /// Tells what each generation of a running service is doing.
     Status(Status),
     /// Tests whether a server, in any language, stops and is upgraded without losing requests.
-    Verify(Verify),
+    Verify(Box<Verify>),
 }
 
 /// Where a running service is asked.
@@ -230,6 +230,18 @@ pub struct Serve {
     )]
     pub listen: Vec<String>,
 
+    /// Speaks TLS on every --listen address, with the certificate chain in this PEM file; read again when it changes.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, in PEM.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Lets in only clients with a certificate of the authorities in this PEM file.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_TLS_CLIENT_CA", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// Serves /livez, /readyz, /startupz, /metrics and /status on this address, until the very end.
     #[arg(long, value_name = "ADDR", env = "LAMEDUCK_ADMIN")]
     pub admin: Option<String>,
@@ -253,6 +265,21 @@ pub struct Serve {
     #[arg(long, value_name = "DURATION", env = "LAMEDUCK_LINGER", default_value = "250ms",
           allow_hyphen_values = true, value_parser = by(duration::parse))]
     pub linger: Duration,
+
+    /// Answers an idle TLS connection this long after an upgrade: it cannot move to the new generation.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_UPGRADE_LINGER", default_value = "5s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub upgrade_linger: Duration,
+
+    /// Tells a connection to go when it is about this old, so that load finds new instances [default: never].
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_MAX_CONNECTION_AGE",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub max_connection_age: Option<Duration>,
+
+    /// Cuts what is still in hand on such a connection this much later.
+    #[arg(long, value_name = "DURATION", env = "LAMEDUCK_MAX_CONNECTION_AGE_GRACE", default_value = "30s",
+          allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub max_connection_age_grace: Duration,
 
     /// Makes `GET /a` wait this long before it counts.
     #[arg(long, value_name = "DURATION", env = "LAMEDUCK_SLOW", default_value = "9s",
@@ -312,11 +339,19 @@ impl From<Serve> for Config {
     fn from(flags: Serve) -> Self {
         Self {
             listen: flags.listen,
+            tls: flags.tls_cert.zip(flags.tls_key).map(|(cert, key)| TlsFiles {
+                cert,
+                key,
+                client_ca: flags.tls_client_ca,
+            }),
             admin: flags.admin,
             database: flags.database,
             grace: flags.grace,
             lame_duck: flags.lame_duck,
             linger: flags.linger,
+            upgrade_linger: flags.upgrade_linger,
+            max_connection_age: flags.max_connection_age,
+            max_connection_age_grace: flags.max_connection_age_grace,
             slow: flags.slow,
             jobs: flags.jobs,
             control: flags.control,
@@ -427,7 +462,7 @@ mod tests {
         };
         let version = Config::default().version;
         assert_eq!(
-            format!("{:?}", Config::from(serve)),
+            format!("{:?}", Config::from(*serve)),
             format!("{:?}", Config { version, ..Config::default() })
         );
     }

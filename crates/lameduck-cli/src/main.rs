@@ -18,12 +18,12 @@ use flags::{Command, Early};
 fn main() -> ExitCode {
     let result = match flags::read() {
         Ok(flags) => match flags.command {
-            Command::Serve(flags) => serve::run(flags),
+            Command::Serve(flags) => serve::run(*flags),
             Command::Upgrade(flags) => operate::upgrade(&flags),
             Command::Rollback(flags) => operate::rollback(&flags),
             Command::Stop(flags) => operate::stop(&flags),
             Command::Status(flags) => status::run(&flags),
-            Command::Verify(flags) => verify::run(flags),
+            Command::Verify(flags) => verify::run(*flags),
         },
         Err(Early::Answer(answer)) => {
             // A closed pipe (`| head`) has read what it wanted.

@@ -539,6 +539,13 @@ impl Adapter {
             if upgrade.signal.is_some() && upgrade.done == Done::Command {
                 return Err("[upgrade] done = \"command\" needs a `command`".into());
             }
+            if upgrade.signal.is_some() && upgrade.done == Done::Identity && self.identity.is_none()
+            {
+                return Err(
+                    "[upgrade] nothing tells when a `signal` is done: declare [identity], or done = { stderr = \"…\" }"
+                        .into(),
+                );
+            }
             if upgrade.program.is_some() != upgrade.program_from.is_some() {
                 return Err("[upgrade] `program` and `program_from` belong together".into());
             }
@@ -612,6 +619,7 @@ mod tests {
         for (more, expected) in [
             ("[upgrade]\n", "exactly one of `signal`, `command` and `replace`"),
             ("[upgrade]\nsignal = \"HUP\"\nreplace = true\n", "exactly one of"),
+            ("[upgrade]\nsignal = \"HUP\"\n", "nothing tells when a `signal` is done"),
             ("[identity]\n", "exactly one of `header` and `path`"),
             ("[paths]\nslow = \"/a\"\n", "belong together"),
             ("[stop]\nsignal = \"TREM\"\n", "x.toml:4: no signal is called `TREM`"),

@@ -15,9 +15,20 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// An address and what to ask for there: `http://127.0.0.1:8080/b` or `unix:/run/x.sock:/b`.
+/// What is spoken at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP on the bare connection.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+/// An address and what to ask for there: `http://127.0.0.1:8080/b`, `https://localhost:8443/b` or `unix:/run/x.sock:/b`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// What is spoken there.
+    pub scheme: Scheme,
     /// Where to connect to.
     pub address: Address,
     /// The value of the `Host` field.
@@ -27,6 +38,15 @@ pub struct Place {
 }
 
 impl Place {
+    /// The name in the server's certificate: the host without its port.
+    pub fn server_name(&self) -> &str {
+        let host = match self.host.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            Some(_) | None => &self.host,
+        };
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
     /// `GET /path HTTP/1.1` with the given extra header lines (each ended by CRLF), whole.
     pub fn get(&self, more_fields: &str) -> Vec<u8> {
         format!("GET {} HTTP/1.1\r\nhost: {}\r\n{more_fields}\r\n", self.path, self.host)
@@ -52,7 +72,13 @@ impl fmt::Display for Address {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            Address::Tcp(_) => write!(f, "http://{}{}", self.host, self.path),
+            Address::Tcp(_) => {
+                let scheme = match self.scheme {
+                    Scheme::Http => "http",
+                    Scheme::Https => "https",
+                };
+                write!(f, "{scheme}://{}{}", self.host, self.path)
+            }
             Address::Unix(path) => write!(f, "unix:{}:{}", path.display(), self.path),
         }
     }
@@ -65,9 +91,15 @@ impl FromStr for Place {
         if let Some(rest) = text.strip_prefix("unix:") {
             return unix(text, rest);
         }
-        let Some(rest) = text.strip_prefix("http://") else {
-            return Err(unusable(text, "it begins neither with http:// nor with unix:"));
-        };
+        let (scheme, rest, port) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(rest), _) => (Scheme::Http, rest, 80),
+                (None, Some(rest)) => (Scheme::Https, rest, 443),
+                (None, None) => {
+                    let why = "it begins with none of http://, https:// and unix:";
+                    return Err(unusable(text, why));
+                }
+            };
         let (host, path) = match rest.find(['/', '?']) {
             Some(at) if rest.as_bytes()[at] == b'?' => (&rest[..at], format!("/{}", &rest[at..])),
             Some(at) => (&rest[..at], rest[at..].to_owned()),
@@ -75,11 +107,11 @@ impl FromStr for Place {
         };
         check_path(text, &path)?;
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let with_port = if has_port { host.to_owned() } else { format!("{host}:80") };
+        let with_port = if has_port { host.to_owned() } else { format!("{host}:{port}") };
         let mut found =
             with_port.to_socket_addrs().map_err(|error| unusable(text, &error.to_string()))?;
         let address = found.next().ok_or_else(|| unusable(text, "the host has no address"))?;
-        Ok(Place { address: Address::Tcp(address), host: host.to_owned(), path })
+        Ok(Place { scheme, address: Address::Tcp(address), host: host.to_owned(), path })
     }
 }
 
@@ -95,7 +127,8 @@ fn unix(text: &str, rest: &str) -> io::Result<Place> {
         return Err(unusable(text, "the path of the request does not begin with /"));
     }
     check_path(text, &path)?;
-    Ok(Place { address: Address::Unix(socket.into()), host: "localhost".to_owned(), path })
+    let (address, host) = (Address::Unix(socket.into()), "localhost".to_owned());
+    Ok(Place { scheme: Scheme::Http, address, host, path })
 }
 
 /// The path is written into requests as it is, so nothing in it may end a line or a word.
@@ -107,7 +140,7 @@ fn check_path(text: &str, path: &str) -> io::Result<()> {
 }
 
 fn unusable(text: &str, why: &str) -> io::Error {
-    let hint = "expected http://HOST:PORT/PATH or unix:/SOCKET:/PATH";
+    let hint = "expected http://HOST:PORT/PATH, https://HOST:PORT/PATH or unix:/SOCKET:/PATH";
     io::Error::new(io::ErrorKind::InvalidInput, format!("target {text:?}: {why} ({hint})"))
 }
 
@@ -127,13 +160,14 @@ mod tests {
         check("http://127.0.0.1:8080?x", "127.0.0.1:8080", "/?x");
         check("http://[::1]:8080/b", "[::1]:8080", "/b");
         check("http://127.0.0.1/b", "127.0.0.1:80", "/b");
+        check("https://127.0.0.1/b", "127.0.0.1:443", "/b");
         check("unix:/run/x.sock:/b", "unix:/run/x.sock", "/b");
         check("unix:/run/x.sock", "unix:/run/x.sock", "/");
     }
 
     #[test]
     fn an_unusable_target_is_named() {
-        for text in ["https://x/", "127.0.0.1:80", "unix:", "unix:/x:b", "http://127.0.0.1:1/a b"] {
+        for text in ["ftp://x/", "127.0.0.1:80", "unix:", "unix:/x:b", "http://127.0.0.1:1/a b"] {
             let error = text.parse::<Place>().unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }

@@ -23,10 +23,12 @@ mod reach;
 mod report;
 mod requests;
 mod stream;
+mod tls;
 
 pub use report::{Latency, Report};
+pub use tls::Trust;
 
-use crate::address::Place;
+use crate::address::{Place, Scheme};
 use crate::trace::Recording;
 use acked::Acked;
 use ledger::Ledger;
@@ -34,7 +36,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,6 +50,9 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 
 /// The pause after an attempt that did not reach a server.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
+
+/// Whoever waits for a number of answers is told at each of so many.
+const TOLD_ANSWERS: u64 = 1000;
 
 /// So many losses are kept with their time and circumstances.
 pub const EXAMPLES: usize = 20;
@@ -125,6 +130,7 @@ pub struct Load {
     request_limit: Duration,
     until: Until,
     acked: Option<PathBuf>,
+    trust: Trust,
     recorded_since: Option<Instant>,
 }
 
@@ -141,7 +147,26 @@ impl Load {
             request_limit: REQUEST_LIMIT,
             until: Until::Elapsed(Duration::from_secs(5)),
             acked: None,
+            trust: Trust::anybody(),
             recorded_since: None,
+        }
+    }
+
+    /// Whom the clients trust and who they are, where the place is https; nothing said, they trust anybody.
+    pub fn trust(mut self, trust: Trust) -> Load {
+        self.trust = trust;
+        self
+    }
+
+    /// What the clients share for TLS, where there is TLS.
+    fn tls(&self) -> io::Result<Option<Arc<rustls::ClientConfig>>> {
+        let protocols: &[&[u8]] = match self.mode {
+            Mode::KeepAlive | Mode::NewConnection | Mode::Post => &[b"http/1.1"],
+            Mode::Http2 { .. } => &[b"h2"],
+        };
+        match self.place.scheme {
+            Scheme::Http => Ok(None),
+            Scheme::Https => self.trust.client(protocols).map(Some),
         }
     }
 
@@ -190,9 +215,10 @@ impl Load {
     /// Starts the clients on threads of their own.
     ///
     /// # Errors
-    /// When the file of acknowledged ids cannot be opened or a thread cannot be started.
+    /// When the file of acknowledged ids cannot be opened, the identity cannot be used, or a thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
         let acked = self.acked.as_deref().map(Acked::open).transpose()?.map(Arc::new);
+        let tls = self.tls()?;
         let threads = self.threads.min(self.connections);
         let begun = Instant::now();
         let shared = Arc::new(Shared {
@@ -200,6 +226,7 @@ impl Load {
             begun,
             flow: Mutex::new(Flow { threads, answered: 0 }),
             changed: Condvar::new(),
+            answers: AtomicU64::new(0),
             wanted: self.connections * self.mode.streams(),
         });
         let mut running = Running {
@@ -212,11 +239,12 @@ impl Load {
             // Thread t of n carries the clients t, t + n, t + 2n, …
             let clients: Vec<usize> = (thread..self.connections).step_by(threads).collect();
             let (load, shared, acked) = (self.clone(), shared.clone(), acked.clone());
+            let tls = tls.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let work = move || {
                 let _ended = EndOfThread(shared.clone());
                 let local = tokio::task::LocalSet::new();
-                let clients = clients_of_a_thread(load, thread, clients, shared, acked);
+                let clients = clients_of_a_thread(load, thread, clients, shared, acked, tls);
                 runtime.block_on(local.run_until(clients))
             };
             let started = std::thread::Builder::new().name(format!("clients-{thread}")).spawn(work);
@@ -233,13 +261,19 @@ async fn clients_of_a_thread(
     clients: Vec<usize>,
     shared: Arc<Shared>,
     acked: Option<Arc<Acked>>,
+    tls: Option<Arc<rustls::ClientConfig>>,
 ) -> Ledger {
     let recording = load.recorded_since.map(|begun| Recording::new(begun, thread));
     let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun, recording)));
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
-        let part =
-            Part { client, load: load.clone(), shared: shared.clone(), ledger: ledger.clone() };
+        let part = Part {
+            client,
+            load: load.clone(),
+            shared: shared.clone(),
+            ledger: ledger.clone(),
+            tls: tls.clone(),
+        };
         match load.mode {
             Mode::KeepAlive | Mode::NewConnection | Mode::Post => {
                 tasks.spawn_local(http1::client(part, acked.clone()));
@@ -267,6 +301,7 @@ async fn clients_of_a_thread(
 /// What one client is given.
 struct Part {
     client: usize,
+    tls: Option<Arc<rustls::ClientConfig>>,
     load: Load,
     shared: Arc<Shared>,
     ledger: Rc<std::cell::RefCell<Ledger>>,
@@ -278,6 +313,8 @@ struct Shared {
     begun: Instant,
     flow: Mutex<Flow>,
     changed: Condvar,
+    /// Answers to all clients.
+    answers: AtomicU64,
     /// First answers until the load flows.
     wanted: usize,
 }
@@ -299,6 +336,14 @@ impl Shared {
     /// One more client (or stream) had its first answer.
     fn first_answer(&self) {
         self.change(|flow| flow.answered += 1);
+    }
+
+    /// One more answer of any client.
+    fn answer(&self) {
+        let before = self.answers.fetch_add(1, Ordering::Relaxed);
+        if (before + 1).is_multiple_of(TOLD_ANSWERS) {
+            self.change(|_| ());
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Flow)) {
@@ -340,6 +385,16 @@ impl Running {
             return Err(NotFlowing { place, answered, wanted: self.shared.wanted });
         }
         Ok(())
+    }
+
+    /// Waits until the clients have had so many answers, to the next thousand, and says whether they have: not when they
+    /// ended or `limit` passed before.
+    pub fn wait_answered(&self, count: u64, limit: Duration) -> bool {
+        let has = || self.shared.answers.load(Ordering::Relaxed) >= count;
+        let flow = self.shared.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |flow: &mut Flow| !has() && flow.threads > 0;
+        drop(self.shared.changed.wait_timeout_while(flow, limit, waits));
+        has()
     }
 
     /// Waits until every client has ended by itself, or `limit`; says whether they have.

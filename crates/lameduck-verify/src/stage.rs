@@ -23,7 +23,7 @@ pub use upgrading::{Asking, Upgraded};
 pub use wires::Wires;
 
 use crate::adapter::{Adapter, Repeats};
-use crate::address::{Address, Place};
+use crate::address::{Address, Place, Scheme};
 use crate::case::{Case, Fault};
 use crate::fate::Tally;
 use crate::probe::{self, End, Until, Wire};
@@ -210,7 +210,12 @@ impl<'a> Stage<'a> {
             return Place { path: path.to_owned(), ..place };
         }
         let address = self.running().address;
-        Place { address: Address::Tcp(address), host: address.to_string(), path: path.to_owned() }
+        Place {
+            scheme: Scheme::Http,
+            address: Address::Tcp(address),
+            host: address.to_string(),
+            path: path.to_owned(),
+        }
     }
 
     /// The path that answers at once.
@@ -243,7 +248,7 @@ impl<'a> Stage<'a> {
         let text = self.running().put_in(also);
         let host = if text.starts_with("unix:") { "localhost".to_owned() } else { text.clone() };
         let path = self.adapter.paths.fast.clone();
-        Ok(Place { address: service::address(&text)?, host, path })
+        Ok(Place { scheme: Scheme::Http, address: service::address(&text)?, host, path })
     }
 
     // --- connections --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::response::Response;
 use axum::routing::{any, get};
 use lameduck::takeover::wire::{self, Hello, Message, PROTOCOLS, Protocols, Ready, Received};
 use lameduck::{Exit, Lifecycle};
@@ -100,6 +101,9 @@ async fn serve(
     if let Some(takeover) = wishes.duration("takeover-timeout") {
         builder = builder.takeover_timeout(takeover);
     }
+    if let Some(grace) = wishes.duration("upgrade-grace") {
+        builder = builder.upgrade_grace(grace);
+    }
     if let Some(most) = wishes.number("max-generations") {
         builder = builder.max_generations(usize::try_from(most).unwrap_or(usize::MAX));
     }
@@ -150,7 +154,13 @@ fn app(generation: u32, count: lameduck::shared::Cells) -> Router {
         here()
     };
     let size = move |body: Bytes| async move { format!("{}, {} bytes\n", here(), body.len()) };
-    Router::new().route("/", any(root)).route("/slow", get(slow)).route("/size", any(size))
+    // Sends back what comes, as it comes: a stream that its client paces and ends.
+    let echo = async |request: axum::extract::Request| Response::new(request.into_body());
+    Router::new()
+        .route("/", any(root))
+        .route("/slow", get(slow))
+        .route("/size", any(size))
+        .route("/echo", any(echo))
 }
 
 /// Takes over in its own words.

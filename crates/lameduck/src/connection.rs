@@ -16,13 +16,13 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::work::{ConnectionGuard, Entry, Side, Told};
 
-/// The byte stream of an accepted connection, TCP or Unix.
+/// The byte stream of an accepted connection, TCP or Unix, with TLS on it or without.
 ///
 /// It is live work as long as it exists. At the deadline, or when a stop is forced, reads and writes fail with
 /// [`io::ErrorKind::ConnectionAborted`], so whatever is built on it ends.
 #[derive(Debug)]
 pub struct Stream {
-    socket: Socket,
+    transport: Transport,
     // After the socket: the descriptor is closed before the connection leaves the count.
     guard: ConnectionGuard,
     first_read: FirstRead,
@@ -32,6 +32,35 @@ pub struct Stream {
         expect(dead_code, reason = "only HTTP waits for a first byte")
     )]
     arrival: Arrival,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Transport {
+    Plain(Socket),
+    #[cfg(feature = "rustls023")]
+    Tls(Box<tokio_rustls::server::TlsStream<Socket>>),
+}
+
+impl Transport {
+    fn socket(&self) -> &Socket {
+        match self {
+            Transport::Plain(socket) => socket,
+            #[cfg(feature = "rustls023")]
+            Transport::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+/// Does the same with whatever carries the bytes.
+macro_rules! with_transport {
+    ($transport:expr, $io:ident => $does:expr) => {
+        match $transport {
+            Transport::Plain($io) => $does,
+            #[cfg(feature = "rustls023")]
+            Transport::Tls($io) => $does,
+        }
+    };
 }
 
 #[derive(Debug)]
@@ -56,6 +85,15 @@ pub(crate) enum Wakers {
     EachWait,
 }
 
+/// How old a connection may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// Then it is told to go.
+    pub(crate) most: std::time::Duration,
+    /// So much later what is still in hand on it is cut.
+    pub(crate) grace: std::time::Duration,
+}
+
 /// When the connection was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -64,6 +102,8 @@ pub(crate) enum Arrival {
     /// While the gate closed. Its first packets may have been dropped and come again after the client's
     /// retransmission time-out.
     AtTheGate,
+    /// By a predecessor, which sent it on.
+    Elsewhere,
 }
 
 impl std::fmt::Debug for ConnectionGuard {
@@ -74,7 +114,14 @@ impl std::fmt::Debug for ConnectionGuard {
 
 impl Stream {
     pub(crate) fn new(socket: Socket, guard: ConnectionGuard, arrival: Arrival) -> Stream {
-        Stream { socket, guard, first_read: FirstRead::Awaited, wakers: Wakers::EachWait, arrival }
+        let transport = Transport::Plain(socket);
+        Stream {
+            transport,
+            guard,
+            first_read: FirstRead::Awaited,
+            wakers: Wakers::EachWait,
+            arrival,
+        }
     }
 
     /// The address of the other end; `None` for a Unix socket.
@@ -83,7 +130,7 @@ impl Stream {
     ///
     /// When the connection is already gone.
     pub fn peer_addr(&self) -> io::Result<Option<std::net::SocketAddr>> {
-        match &self.socket {
+        match self.transport.socket() {
             Socket::Tcp(stream) => stream.peer_addr().map(Some),
             Socket::Unix(_) => Ok(None),
         }
@@ -105,9 +152,27 @@ impl Stream {
     /// The socket's descriptor, to be sent to a successor.
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd;
-        match &self.socket {
+        match self.transport.socket() {
             Socket::Tcp(stream) => stream.as_fd(),
             Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    /// Whether the bytes mean something only to this process, which alone holds the keys.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(_) => false,
+            #[cfg(feature = "rustls023")]
+            Transport::Tls(_) => true,
+        }
+    }
+
+    /// The TLS session, for what it tells about the client.
+    #[cfg(feature = "rustls023")]
+    pub(crate) fn tls(&self) -> Option<&rustls::ServerConnection> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(tls) => Some(tls.get_ref().1),
         }
     }
 
@@ -125,7 +190,7 @@ impl Stream {
     #[cfg(feature = "http")]
     pub(crate) fn reset_on_close(&self) {
         // It is about to be closed: an error here changes nothing.
-        let _ = match &self.socket {
+        let _ = match self.transport.socket() {
             Socket::Tcp(stream) => {
                 socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))
             }
@@ -148,6 +213,73 @@ fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut: the stop was forced")
 }
 
+impl Stream {
+    fn read_once(&mut self) {
+        if self.first_read == FirstRead::Awaited {
+            self.first_read = FirstRead::Done;
+            self.entry().was_read();
+        }
+    }
+}
+
+/// A TLS handshake under way. It is live work like the connection it becomes.
+#[cfg(feature = "rustls023")]
+pub(crate) struct Handshake {
+    accept: tokio_rustls::server::FallibleAccept<Socket>,
+    // After the socket, as in a stream.
+    guard: Option<ConnectionGuard>,
+    arrival: Arrival,
+}
+
+#[cfg(feature = "rustls023")]
+impl Stream {
+    /// Ready when a first byte, or the end, can be read. Polled by the one task that owns the connection.
+    pub(crate) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(Side::Read, cx)?;
+        let heard = match self.transport.socket() {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        };
+        self.read_once();
+        heard
+    }
+
+    /// Begins the server's side of a TLS handshake; gives back a stream that is encrypted already.
+    pub(crate) fn handshake(self, config: Arc<rustls::ServerConfig>) -> Result<Handshake, Stream> {
+        let Stream { transport, guard, first_read, wakers, arrival } = self;
+        match transport {
+            Transport::Plain(socket) => {
+                let accept = tokio_rustls::TlsAcceptor::from(config).accept(socket).into_fallible();
+                Ok(Handshake { accept, guard: Some(guard), arrival })
+            }
+            Transport::Tls(_) => Err(Stream { transport, guard, first_read, wakers, arrival }),
+        }
+    }
+}
+
+#[cfg(feature = "rustls023")]
+impl Handshake {
+    pub(crate) fn told(&self) -> Told {
+        self.guard.as_ref().map_or(Told::Force, |guard| guard.entry().told())
+    }
+
+    /// The encrypted stream, or the bare one on which the handshake failed. Not polled again after that.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, Stream>> {
+        let done = match Pin::new(&mut self.accept).poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(tls)) => Ok(Transport::Tls(Box::new(tls))),
+            Poll::Ready(Err((_, socket))) => Err(Transport::Plain(socket)),
+        };
+        let guard = self.guard.take().expect("a handshake ends once");
+        let (first_read, wakers, arrival) = (FirstRead::Done, Wakers::OneTask, self.arrival);
+        let stream = |transport| Stream { transport, guard, first_read, wakers, arrival };
+        Poll::Ready(match done {
+            Ok(transport) => Ok(stream(transport)),
+            Err(transport) => Err(stream(transport)),
+        })
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -156,14 +288,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(Side::Read, cx)?;
-        let result = match &mut this.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if this.first_read == FirstRead::Awaited {
-            this.first_read = FirstRead::Done;
-            this.entry().was_read();
-        }
+        let result = with_transport!(&mut this.transport, io => Pin::new(io).poll_read(cx, buf));
+        this.read_once();
         result
     }
 }
@@ -176,10 +302,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check(Side::Write, cx)?;
-        match &mut this.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        with_transport!(&mut this.transport, io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -189,25 +312,80 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check(Side::Write, cx)?;
-        match &mut this.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        with_transport!(&mut this.transport, io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.is_encrypted() {
+            // The kernel has what was written.
+            return Poll::Ready(Ok(()));
+        }
+        this.check(Side::Write, cx)?;
+        with_transport!(&mut this.transport, io => Pin::new(io).poll_flush(cx))
+    }
+
+    /// Half-closes; with TLS the client is told so before (close_notify, RFC 8446 §6.1).
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.is_encrypted() {
+            // The word may have to wait for a client that does not read.
+            this.check(Side::Write, cx)?;
+        }
+        with_transport!(&mut this.transport, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+/// Does the same with both kinds of sockets.
+macro_rules! with_socket {
+    ($socket:expr, $io:ident => $does:expr) => {
+        match $socket {
+            Socket::Tcp($io) => $does,
+            Socket::Unix($io) => $does,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        with_socket!(self.get_mut(), io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        with_socket!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        with_socket!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with_socket!(self.get_mut(), io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        match &mut this.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        with_socket!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
     }
 }

@@ -180,9 +180,9 @@ impl Moving {
         self.takes.borrow().reads(kind, version)
     }
 
-    /// Sends a connection off, or gives it back when there is no way or it carries too much.
+    /// Sends a connection off, or gives it back when there is no way, it carries too much, or its keys are here.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
-        if moved.unread.len() > UNREAD_AT_MOST {
+        if moved.unread.len() > UNREAD_AT_MOST || moved.stream.is_encrypted() {
             return Err(moved);
         }
         let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,12 +30,19 @@ use crate::listener::Listener;
 use crate::work::Hold;
 
 pub(crate) mod admin;
+mod age;
 mod connection;
 pub(crate) mod farewell;
 mod frames;
 mod framing;
+#[cfg(feature = "tonic014")]
+mod grpc;
+#[cfg(feature = "rustls023")]
+mod handshake;
 mod ping;
 pub mod streams;
+#[cfg(feature = "rustls023")]
+pub mod tls;
 mod tracking;
 mod websocket;
 pub(crate) mod wire;
@@ -65,6 +72,23 @@ pub const LINGERING: Duration = Duration::from_secs(5);
 /// Pipelined requests of one connection that are answered after the stop began.
 pub const PIPELINED: u32 = 256;
 
+/// How long a TLS handshake may take, from accept to its end.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a TLS handshake under way may still take once its connection is told to finish.
+pub const TLS_HANDSHAKE_AT_STOP: Duration = Duration::from_secs(1);
+
+/// How long before the cut a gRPC call that still lasts is ended with a status; at most half of the time there is.
+pub const GRPC_STATUS: Duration = Duration::from_millis(250);
+
+/// How long an idle connection is still answered once it is told to go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lingers {
+    pub(crate) at_stop: Duration,
+    /// Where it cannot move: nobody waits for this process to end.
+    pub(crate) at_upgrade: Duration,
+}
+
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Lifecycle {
@@ -93,6 +117,8 @@ impl Lifecycle {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        #[cfg(feature = "tonic014")]
+        let service = self.with_status(service);
         let terms = self.terms();
         let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
         self.accept(name, listener, Hold::Drain, move |stream, read| {
@@ -105,9 +131,29 @@ impl Lifecycle {
 
     fn terms(&self) -> connection::Terms {
         connection::Terms {
-            linger: self.shared.settings.linger,
+            lingers: self.lingers(),
+            age: self.shared.settings.age,
             moving: self.shared.handover.moving(),
             sockets: WebSockets::new(self.shared.settings.close_frames.clone()),
         }
+    }
+
+    #[cfg(feature = "tonic014")]
+    fn with_status<S>(&self, service: S) -> grpc::WithStatus<S> {
+        let drain = self.drain();
+        let nearly = move || -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+            let drain = drain.clone();
+            Box::pin(async move { drain.nearly_cut(GRPC_STATUS).await })
+        };
+        let registry = std::sync::Arc::clone(&self.shared.registry);
+        grpc::WithStatus {
+            service,
+            cut: grpc::Cut { nearly: std::sync::Arc::new(nearly), registry },
+        }
+    }
+
+    fn lingers(&self) -> Lingers {
+        let settings = &self.shared.settings;
+        Lingers { at_stop: settings.linger, at_upgrade: settings.upgrade_linger }
     }
 }

@@ -44,9 +44,11 @@
 //! | [`lifecycle`] | [`Lifecycle`], the handle a program holds: serve, tasks, blocking calls, resources, run |
 //! | [`listener`] | [`Listener`]: TCP and Unix sockets, and the gate that closes them without a loss |
 //! | [`http`](http/index.html) | HTTP/1.1 and cleartext HTTP/2 for any tower service, and the admin server (feature `http`) |
+//! | [`http::tls`](http/tls/index.html), [`tickets`](tickets/index.html) | TLS in front of it, certificates that can be replaced, tickets that outlive an upgrade (feature `rustls023`) |
 //! | [`http::streams`](http/streams/index.html) | event streams and others that last end at a boundary |
 //! | [`axum`](axum/index.html) | in the place of `axum::serve` (feature `axum08`) |
 //! | [`websocket`] | WebSockets: close frames at a stop, names, and those that move |
+//! | [`tonic`](tonic/index.html) | gRPC: the health service that turns first, streams that end with a status (feature `tonic014`) |
 //! | [`work`] | live work by name, as snapshots and reports tell it |
 //! | [`closing`] | resources that close in order, each within its own budget |
 //! | [`signals`] | which signal means what |
@@ -62,12 +64,13 @@
 //!
 //! # Defaults
 //!
-//! Each wait, queue and list has a bound, and each bound has a name. The first four are yours to choose.
+//! Each wait, queue and list has a bound, and each bound has a name. The first five are yours to choose.
 //!
 //! | name | value | what it bounds |
 //! |---|---|---|
 //! | [`lifecycle::GRACE_PERIOD`] | 30 s | a stop, from its beginning to force ([`Builder::grace_period`]) |
 //! | [`lifecycle::LINGER`] | 250 ms | how long an idle kept-alive connection is still answered ([`Builder::linger`]) |
+//! | [`lifecycle::UPGRADE_LINGER`] | 5 s | how long an idle connection that cannot move is still answered after an upgrade ([`Builder::upgrade_linger`]) |
 //! | [`lifecycle::SETTLE`] | 100 ms | the first read of each accepted connection ([`Builder::settle`]) |
 //! | [`closing::DEFAULT_BUDGET`] | 10 s | the closing of one resource ([`Closing::budget`]), within the grace period |
 //! | [`lifecycle::AFTER_FORCE`] | 150 ms | all closing, once a stop was forced and no budget was reserved |
@@ -87,6 +90,10 @@
 //! | [`http::QUIET_IDLE`](http/constant.QUIET_IDLE.html) | 50 ms | the same for a connection that was idle |
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |
+//! | [`http::GRPC_STATUS`](http/constant.GRPC_STATUS.html) | 250 ms | how long before the cut a gRPC call that still lasts gets its status |
+//! | [`http::TLS_HANDSHAKE`](http/constant.TLS_HANDSHAKE.html) | 10 s | a TLS handshake |
+//! | [`http::TLS_HANDSHAKE_AT_STOP`](http/constant.TLS_HANDSHAKE_AT_STOP.html) | 1 s | the rest of one under way at a stop |
+//! | `tickets::ROTATION` | 21600 s | how long one key makes session tickets, and how long a ticket can be used |
 //! | [`websocket::CLOSE_SPREAD`] | 5 s | the close frames of many WebSockets ([`CloseFrames::spread`](websocket::CloseFrames::spread)) |
 //! | [`websocket::CLOSE_STEP`] | 10 ms | the pause between two of them |
 //! | [`websocket::CLOSE_ANSWER`] | 2 s | a client's own close frame ([`CloseFrames::answer_within`](websocket::CloseFrames::answer_within)) |
@@ -141,7 +148,9 @@
 //!   an end of file, and no handler has run. Nobody can save it but the client.
 //! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
 //!   without them and says so.
-//! * It does not speak TLS, and it does not end a connection that became a protocol it does not know: that is counted, waited
+//! * It does not move TLS connections, whose keys are in their process: at an upgrade they stay, are answered, told to
+//!   go, and resume with the successor.
+//! * It does not end a connection that became a protocol it does not know: that is counted, waited
 //!   for and cut at the deadline ([`Lifecycle::drain`] says when to end it). WebSockets it does know.
 //! * It does not keep a balancer from sending to a closed port: give it a [lame duck](Builder::lame_duck) as long as your
 //!   health checks take to notice.
@@ -160,6 +169,8 @@
 //! | (none) | lifecycle, signals, tasks, blocking calls, resources, streams of your own protocol | tokio, no proc macro |
 //! | `http` | [`Lifecycle::serve`](lifecycle/struct.Lifecycle.html#method.serve) and `serve_admin` | hyper 1, tower-service |
 //! | `tungstenite029` | [WebSockets that move](websocket) to a successor, and `http` | tokio-tungstenite 0.29 |
+//! | `rustls023` | [`Lifecycle::serve_tls`](lifecycle/struct.Lifecycle.html#method.serve_tls), and `http` | rustls 0.23 on ring |
+//! | `tonic014` | [`lameduck::tonic`](tonic/index.html), and `http` | tonic 0.14 |
 //! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |
 //!
 //! None is on by default, and none changes what another does. A new major version of a framework will be a new feature.
@@ -203,6 +214,10 @@ pub mod states;
 mod succeed;
 mod sys;
 pub mod takeover;
+#[cfg(feature = "rustls023")]
+pub mod tickets;
+#[cfg(feature = "tonic014")]
+pub mod tonic;
 pub mod upgrade;
 pub mod websocket;
 pub mod work;

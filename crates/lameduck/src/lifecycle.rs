@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::closing::{CloseOutcome, Resources, Turn};
-use crate::connection::Stream;
+use crate::connection::{Age, Stream};
 use crate::control::{self, Message, View};
 use crate::driver::{Gates, Loop};
 use crate::error::Error;
@@ -53,6 +53,9 @@ pub const PROBATION: Duration = Duration::from_secs(10);
 /// Older generations that may drain at once.
 pub const MAX_GENERATIONS: usize = 4;
 
+/// [`Builder::upgrade_linger`] when nothing was said.
+pub const UPGRADE_LINGER: Duration = Duration::from_secs(5);
+
 /// How long the end waits for operators to be told of it.
 const TOLD: Duration = Duration::from_millis(50);
 
@@ -83,6 +86,10 @@ pub(crate) struct Settings {
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) linger: Duration,
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) upgrade_linger: Duration,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) age: Option<Age>,
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) close_frames: CloseFrames,
     pub(crate) version: String,
 }
@@ -101,6 +108,8 @@ pub(crate) struct Shared {
     readiness: Readiness,
     pub(crate) handover: Arc<Handover>,
     states: Arc<States>,
+    #[cfg(feature = "rustls023")]
+    tickets: std::sync::Mutex<Option<crate::tickets::Tickets>>,
     /// What a predecessor left, when this process takes over from one.
     succession: Option<Arc<Succession>>,
     upgrades: Option<Upgrades>,
@@ -295,20 +304,60 @@ impl Lifecycle {
         F: FnOnce(&Drain) -> T + Send + 'static,
         T: Send + 'static,
     {
+        let (end, run) = self.stubborn("blocking call", name, call);
+        drop(self.shared.runtime.spawn_blocking(run));
+        Blocking { end }
+    }
+
+    /// Runs `work` on an OS thread of its own with this name, as a named piece of work that holds the drain until it
+    /// returns. What is told of [`blocking`](Lifecycle::blocking) holds for it.
+    ///
+    /// For work that lasts: the runtime's blocking threads are shared, and bounded in number.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread; nothing has run then.
+    pub fn thread<F, T>(&self, name: &str, work: F) -> Result<Blocking<T>, Error>
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (end, run) = self.stubborn("thread", name, work);
+        // The system's name for a thread cannot hold a zero byte.
+        let thread = std::thread::Builder::new().name(name.replace('\0', " "));
+        match thread.spawn(run) {
+            Ok(_) => Ok(Blocking { end }),
+            Err(error) => Err(Error::io("start", format!("thread '{name}'"), error)),
+        }
+    }
+
+    /// Work that cannot be interrupted, entered by its name, and how it ends.
+    fn stubborn<F, T>(
+        &self,
+        kind: &'static str,
+        name: &str,
+        work: F,
+    ) -> (oneshot::Receiver<Result<T, String>>, impl FnOnce() + Send + 'static)
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let guard = self.shared.registry.begin(WorkKind::Blocking, name);
         let registry = Arc::clone(&self.shared.registry);
-        let drain = self.drain();
-        let label = name.to_owned();
-        let handle = self.shared.runtime.spawn_blocking(move || {
-            let _guard = guard;
-            let called = std::panic::AssertUnwindSafe(|| call(&drain));
-            std::panic::catch_unwind(called).map_err(|panic| {
+        let (drain, label) = (self.drain(), name.to_owned());
+        let (ended, end) = oneshot::channel();
+        let run = move || {
+            let worked = std::panic::AssertUnwindSafe(|| work(&drain));
+            let result = std::panic::catch_unwind(worked).map_err(|panic| {
                 let words = panic_words(&*panic).to_owned();
-                registry.panicked(format!("blocking call {label}: {words}"));
+                registry.panicked(format!("{kind} {label}: {words}"));
                 words
-            })
-        });
-        Blocking { handle }
+            });
+            drop(guard);
+            // Nobody need wait for it.
+            let _ = ended.send(result);
+        };
+        (end, run)
     }
 
     /// Registers a resource that is closed after all work, and gives it back.
@@ -448,6 +497,28 @@ impl Lifecycle {
         readable: std::ops::RangeInclusive<u32>,
     ) -> Result<Option<(u32, Vec<u8>)>, Error> {
         self.shared.states.read_blob(name, &readable)
+    }
+
+    /// The session tickets of this life, for its TLS servers: their keys are a predecessor's if there is one, and move to
+    /// a successor. Each call gives the same ones.
+    ///
+    /// # Errors
+    ///
+    /// When the state [`tickets::STATE`](crate::tickets::STATE) is used for something else, or a predecessor's has a
+    /// version that cannot be read.
+    #[cfg(feature = "rustls023")]
+    pub fn tickets(&self) -> Result<crate::tickets::Tickets, Error> {
+        use crate::tickets::{STATE, Tickets, VERSION};
+        use std::sync::PoisonError;
+        let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tickets) = &*tickets {
+            return Ok(tickets.clone());
+        }
+        let left = self.take_state(STATE, VERSION..=VERSION)?;
+        let made = Tickets::new(left.as_ref().map(|(_, blob)| &blob[..]));
+        let offered = made.clone();
+        self.offer_state(STATE, VERSION, move || offered.save())?;
+        Ok(tickets.insert(made).clone())
     }
 
     /// Starts the program anew and hands over to it, as SIGHUP and `lameduck upgrade` do.

@@ -185,7 +185,7 @@ impl Adopting {
                 }
                 self.handover.receive(&server, unread, |name| {
                     let guard = self.registry.connect(name, peer, Hold::Drain);
-                    Stream::new(socket, guard, Arrival::Open)
+                    Stream::new(socket, guard, Arrival::Elsewhere)
                 });
             }
             Err(error) => {

@@ -288,10 +288,14 @@ impl Upgrades {
             match program.start(&socket).await {
                 Ok((child, stderr)) => {
                     let tells = Arc::clone(&control);
+                    let (told, start_is_told) = std::sync::mpsc::channel::<()>();
                     let process = Process::watch(child, stderr, &log, move |how| {
+                        // One that exits at once: its last words are asked for at its exit, from the process told of.
+                        let _ = start_is_told.recv();
                         tells.send(ToControl::Input(Input::Exited { attempt, how }));
                     });
                     control.send(ToControl::Started { attempt, process });
+                    drop(told);
                 }
                 Err(error) => {
                     let path = program.path().display();

@@ -159,6 +159,8 @@ pub(crate) struct Registry {
     unread: AtomicUsize,
     /// Requests answered on connections that are gone.
     served_before: AtomicU64,
+    /// Requests whose answer was ended before its end, which their connections count as answered.
+    cut_requests: AtomicU64,
     next_id: AtomicU64,
     connections: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
     items: Mutex<HashMap<u64, Item>>,
@@ -308,6 +310,7 @@ impl Registry {
             live: AtomicUsize::new(0),
             unread: AtomicUsize::new(0),
             served_before: AtomicU64::new(0),
+            cut_requests: AtomicU64::new(0),
             next_id: AtomicU64::new(0),
             connections: std::array::from_fn(|_| Mutex::default()),
             items: Mutex::default(),
@@ -404,11 +407,23 @@ impl Registry {
 
     /// Enters a task or a blocking call. It leaves when the guard is dropped.
     pub(crate) fn begin(self: &Arc<Registry>, kind: WorkKind, name: &str) -> ItemGuard {
+        ItemGuard { id: self.add(kind, name), registry: Arc::clone(self) }
+    }
+
+    fn add(&self, kind: WorkKind, name: &str) -> u64 {
         self.enter();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let item = Item { kind, name: Arc::from(name), since: Clock::now(), abort: None };
         lock(&self.items).insert(id, item);
-        ItemGuard { id, registry: Arc::clone(self) }
+        id
+    }
+
+    /// Notes that a request is ended before its end because its time is up. It stays live work, so that the report of what
+    /// was cut names it.
+    #[cfg(feature = "tonic014")]
+    pub(crate) fn cut_request(&self, name: &str) {
+        self.cut_requests.fetch_add(1, Ordering::Relaxed);
+        self.add(WorkKind::Request, name);
     }
 
     /// Aborts each task, so that its destructors run, if the runtime still runs anything.
@@ -456,7 +471,8 @@ impl Registry {
                 drained.map(|c| c.served.load(Ordering::Relaxed)).sum::<u64>()
             })
             .sum();
-        live + self.served_before.load(Ordering::Relaxed)
+        let all = live + self.served_before.load(Ordering::Relaxed);
+        all.saturating_sub(self.cut_requests.load(Ordering::Relaxed))
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -473,7 +489,8 @@ impl Registry {
             match item.kind {
                 WorkKind::Task => counts.tasks += 1,
                 WorkKind::Blocking => counts.blocking += 1,
-                WorkKind::Connection | WorkKind::Request | WorkKind::WebSocket => {}
+                WorkKind::Request => counts.requests += 1,
+                WorkKind::Connection | WorkKind::WebSocket => {}
             }
         }
         counts

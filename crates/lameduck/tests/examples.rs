@@ -18,13 +18,18 @@ impl Example {
     /// Starts it and waits until it has said `ready`.
     #[track_caller]
     fn start(name: &str, ready: Ready) -> Example {
+        Example::start_with(name, "127.0.0.1:0", ready)
+    }
+
+    #[track_caller]
+    fn start_with(name: &str, argument: &str, ready: Ready) -> Example {
         // From `target/debug/deps/examples-…` to `target/debug/examples`: cargo has no variable for these.
         let test = std::env::current_exe().unwrap();
         let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
         // `cargo test` builds them, unless it is told to run this test alone.
         let hint = "cargo build --package lameduck --all-features --examples";
         assert!(program.exists(), "{} is not built: {hint}", program.display());
-        let target = Target::command(program).arg("127.0.0.1:0").ready(ready).start();
+        let target = Target::command(program).arg(argument).ready(ready).start();
         Example { target: target.unwrap() }
     }
 
@@ -166,4 +171,30 @@ fn a_worker_finishes_what_it_took_and_gives_back_the_rest() {
     assert!(report.contains("  finished since then: 1 task, 1 blocking call\n"), "{report}");
     assert!(report.contains("  closed summary in "), "{report}");
     assert!(report.contains("  closed ledger in "), "{report}");
+}
+
+#[test]
+fn blocking_work_that_asks_stops_at_a_boundary() {
+    let mut example = Example::start("blocking", Ready::Stderr("Working".to_owned()));
+    example.term();
+    let target = &example.target;
+    let done = target.wait_stderr("Done: ", LIMIT).unwrap();
+    assert_eq!(done.matches("Ok(\"stopped ").count(), 2, "{done}");
+    let report = example.report();
+    assert!(report.contains("1 task, 2 blocking calls"), "{report}");
+}
+
+#[test]
+fn stubborn_work_is_named_when_the_process_leaves_without_it() {
+    let ready = Ready::Stderr("Working".to_owned());
+    let mut example = Example::start_with("blocking", "stubborn", ready);
+    example.term();
+    let exit = example.target.wait(LIMIT).unwrap();
+    let log = example.target.whole_stderr(LIMIT).unwrap();
+    assert_eq!(exit.code, Some(lameduck::exit::DEADLINE.into()), "{log}");
+    for name in ["blocking call a call into C", "blocking call a driver"] {
+        assert!(log.contains(name), "{log}");
+    }
+    // Those that asked had stopped by then.
+    assert!(log.contains("cut: 2 blocking calls"), "{log}");
 }

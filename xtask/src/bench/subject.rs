@@ -62,6 +62,7 @@ pub struct Upgradable {
     pub pid: u32,
     process: Process,
     program: PathBuf,
+    words: Vec<String>,
     directory: PathBuf,
 }
 
@@ -83,18 +84,9 @@ impl Subject {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let http2 = if self.way == Way::Lameduck { port } else { other };
         let (program, words) = self.command_line(bench, at(port), at(http2), &directory)?;
-        let log = File::create(directory.join("log")).context("create the server's log")?;
-        let mut command = Command::new(&program);
-        command
-            .args(words)
-            .args(more)
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // So that none of its processes outlives it here.
-            .process_group(0);
-        let process = Process::start(self.name, &mut command)?;
+        let words: Vec<String> =
+            words.into_iter().chain(more.iter().map(|it| (*it).to_owned())).collect();
+        let process = run(self.name, &program, &words, &directory)?;
         let mut running = Upgradable {
             way: self.way,
             address: at(port),
@@ -103,6 +95,7 @@ impl Subject {
             pid: process.pid(),
             process,
             program,
+            words,
             directory,
         };
         running.wait_for_version(1)?;
@@ -153,6 +146,21 @@ impl Subject {
     }
 }
 
+fn run(name: &str, program: &Path, words: &[String], directory: &Path) -> Result<Process> {
+    let log = File::options().create(true).append(true).open(directory.join("log"));
+    let log = log.context("open the server's log")?;
+    let mut command = Command::new(program);
+    command
+        .args(words)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // So that none of its processes outlives it here.
+        .process_group(0);
+    Process::start(name, &mut command)
+}
+
 /// The control socket of `lameduck serve`, in its directory.
 const CONTROL: &str = "run/control";
 
@@ -198,6 +206,17 @@ impl Upgradable {
             }
         }
         self.wait_for_version(next)
+    }
+
+    /// Stops it and starts it again in its place; how long it took from the start to its first answer.
+    pub fn restart(&mut self) -> Result<Duration> {
+        self.signal(Signal::TERM)?;
+        self.process.exit_within(BOUND)?;
+        let begun = Instant::now();
+        self.process = run(&self.process.name, &self.program, &self.words, &self.directory)?;
+        self.pid = self.process.pid();
+        self.wait_for_version(1)?;
+        Ok(begun.elapsed())
     }
 
     /// Asks with the command; the successor's generation and process.

@@ -20,10 +20,10 @@ const FREE_FOR_ALL: &[&str] = &["error"];
 const CLOCKS: &[&str] = &["Instant::now", "SystemTime"];
 
 /// One module for each framework, the topmost layer: nobody imports them but the front door.
-const ADAPTERS: &[&str] = &["axum"];
+const ADAPTERS: &[&str] = &["axum", "tonic"];
 
 /// What the parts do not know.
-const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "jobs", "axum"];
+const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "jobs", "axum", "tonic"];
 
 enum Imports {
     /// These modules of the library, itself and [`FREE_FOR_ALL`].
@@ -105,6 +105,11 @@ const LAWS: &[ModuleLaw] = &[
         why: "the topmost layer: thin, and it knows no other framework",
     },
     ModuleLaw {
+        module: "tonic",
+        imports: Imports::AllBut(ADAPTERS),
+        why: "the topmost layer: thin, and it knows no other framework",
+    },
+    ModuleLaw {
         module: "http",
         imports: Imports::AllBut(&["axum", "control", "takeover"]),
         why: "a feature hangs itself on the lifecycle (`serve`), so that the core builds without it",
@@ -118,6 +123,11 @@ const LAWS: &[ModuleLaw] = &[
         module: "websocket::session",
         imports: Imports::AllBut(&["axum", "control"]),
         why: "a feature hangs itself on the lifecycle (`websockets`) and on HTTP's byte stream",
+    },
+    ModuleLaw {
+        module: "http::tls",
+        imports: Imports::AllBut(&["axum", "control", "takeover"]),
+        why: "a feature hangs itself on the lifecycle (`serve_tls`)",
     },
     ModuleLaw {
         module: "http::streams",

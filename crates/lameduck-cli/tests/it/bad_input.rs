@@ -5,12 +5,12 @@ use std::os::unix::net::UnixListener;
 
 use crate::command::Place;
 
-const USAGE: i32 = 2;
-const FAILED: i32 = 1;
+pub const USAGE: i32 = 2;
+pub const FAILED: i32 = 1;
 
 /// Runs the command and checks everything that every refusal has in common.
 #[track_caller]
-fn refused(
+pub fn refused(
     place: &Place,
     (arguments, variables): (&[&str], &[(&str, &str)]),
     code: i32,

@@ -2,10 +2,12 @@
 
 mod accept_queue;
 mod admin;
+mod age;
 mod bad_input;
 mod command;
 mod deadline;
 mod exhaustion;
+mod grpc;
 mod heads;
 mod http1;
 mod http2;
@@ -17,6 +19,7 @@ mod running;
 mod serve;
 mod service;
 mod signals;
+mod tls;
 mod under_load;
 mod under_systemd;
 mod upgrade;

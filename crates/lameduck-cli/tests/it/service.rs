@@ -76,6 +76,16 @@ impl Service {
         Service::run(new_directory(), command, Ready::Stdout("istening on ".into()), 1)
     }
 
+    /// Starts `command` in `directory` and waits until it listens. It speaks something else than bare HTTP there.
+    #[track_caller]
+    pub fn run_unasked(directory: TempDir, command: Start, ready: Ready) -> Service {
+        let command = command.directory(directory.path()).ready(ready);
+        let target = command.ready_limit(LIMIT).start().unwrap();
+        let mut service = Service { target, addresses: Vec::new(), directory };
+        service.addresses = vec![service.announced(0)];
+        service
+    }
+
     /// Starts `command` in `directory` and waits until it has answered on each of its addresses.
     #[track_caller]
     pub fn run(directory: TempDir, command: Start, ready: Ready, addresses: usize) -> Service {
@@ -210,6 +220,14 @@ impl Service {
         let exit = self.wait();
         assert_eq!(exit.code, Some(0), "{exit}: {}", self.last_words());
         exit
+    }
+
+    /// Another run in the same directory, of which nothing more is to be asked.
+    #[track_caller]
+    pub fn replace(&mut self, command: Start) {
+        let command = command.directory(self.directory.path());
+        let ready = Ready::Stderr("istening on ".into());
+        self.target = command.ready(ready).ready_limit(LIMIT).start().unwrap();
     }
 
     /// The directory, for another run in it.

@@ -21,7 +21,14 @@ pub const WITH_CONTROL: [&str; 2] = ["--control", CONTROL];
 const BINARY: &str = env!("CARGO_BIN_EXE_lameduck");
 /// Where tests that replace the program have it, in the server's directory.
 const PROGRAM: &str = "program";
-const UPGRADES: u64 = 20;
+
+/// How many upgrades a test makes that repeats them; `LAMEDUCK_UPGRADES` asks for more than the few of a quick run.
+fn upgrades() -> u64 {
+    std::env::var("LAMEDUCK_UPGRADES").map_or(20, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("LAMEDUCK_UPGRADES={text}: not a number of upgrades"))
+    })
+}
 
 impl Service {
     #[track_caller]
@@ -194,7 +201,7 @@ fn no_client_notices_an_upgrade_and_no_number_is_lost_or_given_twice() {
     let numbers: Vec<u64> = thread::scope(|threads| {
         let count = || count_on(&service.addresses[0], &stop);
         let counting: Vec<_> = (0..COUNTING).map(|_| threads.spawn(count)).collect();
-        for upgrade in 1..=UPGRADES {
+        for upgrade in 1..=upgrades() {
             let said = service.upgrade();
             let expected = format!("Upgraded: generation {}, pid ", upgrade + 1);
             assert!(said.starts_with(&expected), "{said}");
@@ -215,7 +222,7 @@ fn no_client_notices_an_upgrade_and_no_number_is_lost_or_given_twice() {
     assert_eq!(distinct.first(), Some(&(before + 1)));
     assert_eq!(distinct.len() as u64, distinct.last().unwrap() - before, "a number is missing");
     assert_eq!(service.number(), distinct.last().unwrap() + 1);
-    service.wait_answers_from(UPGRADES + 1);
+    service.wait_answers_from(upgrades() + 1);
     assert_eq!(service.operate("stop", &[]).code, Some(0));
     service.leaves_no_process();
 }

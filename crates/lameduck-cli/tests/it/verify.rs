@@ -1,6 +1,6 @@
 //! `lameduck verify` as people run it: its verdicts, its exit codes, its complaints, and what it leaves behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lameduck_verify::target::{Signal, Target, proc};
@@ -30,16 +30,19 @@ fn start(arguments: &[&str]) -> Target {
     Target::command(BINARY).arg("verify").args(arguments).start().unwrap()
 }
 
-/// A server with the usual mistakes, in the language everybody has here: it closes its listener and leaves.
-fn naive() -> PathBuf {
+/// A server with the usual mistakes, in the language everybody has here: it closes its listener and leaves. With a
+/// second argument it answers 500 once in so many requests. Each has a name of its own, by which its processes are found.
+fn naive(name: &str) -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let path = directory.join(format!("naive-{}.py", std::process::id()));
+    let path = directory.join(format!("naive-{name}-{}.py", std::process::id()));
     let program = r#"
-import http.server, signal, sys, threading
+import http.server, itertools, signal, sys, threading
+count = itertools.count(1)
+fails = int(sys.argv[2]) if len(sys.argv) > 2 else 1 << 60
 class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(500 if next(count) % fails == 0 else 200)
         self.send_header("content-length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -60,7 +63,7 @@ fn the_reference_service_passes_what_a_naive_server_fails() {
     let good = verify(&[&["--adapter", "lameduck"], &cases[..]].concat());
     assert_eq!(good.code, Some(0), "{}{}", good.stdout, good.stderr);
     assert!(good.stdout.starts_with("All 2 pass"), "{}", good.stdout);
-    let program = naive();
+    let program = naive("server");
     let command = ["--", "python3", program.to_str().unwrap(), "{port}"];
     let bad = verify(&[&cases[..], &command[..]].concat());
     assert_eq!(bad.code, Some(1), "{}{}", bad.stdout, bad.stderr);
@@ -113,7 +116,7 @@ fn the_reports_are_written_to_their_files() {
 
 #[test]
 fn an_interrupt_leaves_no_target_running() {
-    let program = naive();
+    let program = naive("interrupted");
     let command = ["--repeat", "1000", "--", "python3", program.to_str().unwrap(), "{port}"];
     for signal in [Signal::INT, Signal::TERM] {
         let mut run = start(&command);
@@ -123,6 +126,7 @@ fn an_interrupt_leaves_no_target_running() {
         let exit = run.wait(LIMIT).unwrap();
         assert_eq!(exit.code, Some(128 + signal.as_raw()), "{}", run.stderr());
         assert!(!directory.exists());
+        assert_eq!(running(&program), 0);
         // The target is killed before the tester leaves; its guardian ends a moment later.
         let deadline = Instant::now() + LIMIT;
         while !run.family().is_empty() {
@@ -165,4 +169,48 @@ fn a_service_that_runs_already_is_tested_with_any_action() {
     let bad = verify(&["--url", &url, "--action", &stop, "--case", "UPG/1"]);
     assert_eq!(bad.code, Some(1), "{}{}", bad.stdout, bad.stderr);
     assert!(bad.stdout.contains("REFUSED"), "{}", bad.stdout);
+}
+
+/// How many processes have this path on their command line, other than the tester that was given it.
+fn running(program: &Path) -> usize {
+    let wanted = program.to_str().unwrap();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let is_it = |line: &Vec<u8>| {
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.contains(&wanted.as_bytes()) && words[0] != BINARY.as_bytes()
+    };
+    lines.filter(is_it).count()
+}
+
+#[test]
+fn a_tester_that_is_killed_leaves_no_target_running() {
+    let program = naive("killed");
+    let command = ["--repeat", "1000", "--", "python3", program.to_str().unwrap(), "{port}"];
+    let mut run = start(&command);
+    let deadline = Instant::now() + LIMIT;
+    while running(&program) == 0 {
+        assert!(Instant::now() < deadline, "{}", run.stderr());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let directory = std::env::temp_dir().join(format!("lameduck-verify-{}", run.pid()));
+    run.signal(Signal::KILL).unwrap();
+    run.wait(LIMIT).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while running(&program) > 0 {
+        assert!(Instant::now() < deadline, "the target still runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Nobody was left to remove it.
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+#[test]
+fn a_server_that_fails_without_a_stop_is_not_judged_by_its_stop() {
+    let program = naive("flaky");
+    let command = ["--case", "ACC/7", "--", "python3", program.to_str().unwrap(), "{port}", "50"];
+    let ended = verify(&command);
+    assert_eq!(ended.code, Some(3), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("without any action"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("HTTP_5XX"), "{}", ended.stdout);
 }

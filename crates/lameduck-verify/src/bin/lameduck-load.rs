@@ -4,7 +4,7 @@
 use clap::{Parser, ValueEnum};
 use lameduck_verify::address::Place;
 use lameduck_verify::load::open::Open;
-use lameduck_verify::load::{Load, Mode, Report, Running, Until};
+use lameduck_verify::load::{Load, Mode, Report, Running, Trust, Until};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ const GONE_AT_MOST: Duration = Duration::from_secs(120);
 #[derive(Parser)]
 #[command(name = "lameduck-load", version)]
 struct Flags {
-    /// http://HOST:PORT/PATH or unix:/SOCKET:/PATH
+    /// http://HOST:PORT/PATH, https://HOST:PORT/PATH or unix:/SOCKET:/PATH
     #[arg(long)]
     target: String,
     /// Clients, each with a connection of its own
@@ -61,8 +61,11 @@ struct Flags {
     /// Append the id of each acknowledged POST to this file, one a line (post only)
     #[arg(long)]
     acked: Option<PathBuf>,
+    /// Trust only the authorities in this PEM file (https; otherwise any certificate is believed)
+    #[arg(long)]
+    cacert: Option<PathBuf>,
     /// Requests a second, sent at even distances whatever the server does; latencies count from the intended times
-    #[arg(long, conflicts_with_all = ["pause", "until_gone", "threads", "acked", "streams"])]
+    #[arg(long, conflicts_with_all = ["pause", "until_gone", "threads", "acked", "streams", "cacert"])]
     rate: Option<f64>,
     /// One JSON object on stdout instead of text
     #[arg(long)]
@@ -148,6 +151,15 @@ fn load(flags: &Flags) -> Result<Load, String> {
         .connections(flags.connections)
         .pause(flags.pause)
         .until(until);
+    let load = match &flags.cacert {
+        Some(path) => {
+            let pem =
+                std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let trust = Trust::authorities(&pem);
+            load.trust(trust.map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+        None => load,
+    };
     let load = flags.threads.into_iter().fold(load, Load::threads);
     Ok(flags.acked.iter().fold(load, |load, path| load.acked(path)))
 }

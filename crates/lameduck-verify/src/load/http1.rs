@@ -25,7 +25,11 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
     let mut buffer = vec![0u8; READ_BYTES];
     let mut had_answer = false;
     while !part.shared.is_stopping() {
-        let mut connection = match kept.take().filter(|kept| kept.is_usable(&part)) {
+        let reusable = match kept.take() {
+            Some(mut kept) => kept.is_usable(&part).await.then_some(kept),
+            None => None,
+        };
+        let mut connection = match reusable {
             Some(kept) => kept,
             None => match refusals.connect(&part).await {
                 Ok((stream, number)) => Connection::new(stream, number),
@@ -47,6 +51,7 @@ pub(super) async fn client(part: Part, acked: Option<Arc<Acked>>) {
         let fate = match end {
             End::Answered => {
                 part.ledger.borrow_mut().answered(known(Fate::Answered));
+                part.shared.answer();
                 if let Some(acked) = &acked {
                     acked.record(requests.id());
                 }
@@ -117,8 +122,8 @@ impl Connection {
     }
 
     /// The look before a reuse. Counts what it found.
-    fn is_usable(&self, part: &Part) -> bool {
-        let look = self.stream.look();
+    async fn is_usable(&mut self, part: &Part) -> bool {
+        let look = self.stream.look().await;
         if look == Look::Quiet {
             return true;
         }
@@ -126,12 +131,13 @@ impl Connection {
         let end = match look {
             Look::Reset => ConnectionEnd::Reset,
             Look::Bytes => ConnectionEnd::ClosedByTester,
-            Look::Quiet | Look::Closed => ConnectionEnd::ClosedByServer,
+            Look::Quiet | Look::Closed | Look::Truncated => ConnectionEnd::ClosedByServer,
         };
         ledger.close(self.number, end);
         match look {
             Look::Quiet => {}
             Look::Closed => ledger.connections.found_closed += 1,
+            Look::Truncated => ledger.connections.found_truncated += 1,
             Look::Reset => ledger.connections.found_reset += 1,
             Look::Bytes => ledger.connections.found_unasked += 1,
         }
@@ -172,7 +178,8 @@ impl Connection {
                 Err(error) => return Err((written, error)),
             }
         }
-        Ok(())
+        // TLS may have taken more than the socket has.
+        self.stream.flush().await.map_err(|error| (written, error))
     }
 
     async fn read(&mut self, buffer: &mut [u8]) -> End {

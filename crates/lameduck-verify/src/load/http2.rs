@@ -4,6 +4,7 @@ use super::ledger::{Connections, Known};
 use super::reach::{Refusals, Unreached};
 use super::stream::{Look, ResetSeen, Stream, look};
 use super::{Part, REFUSED_PAUSE};
+use crate::address::Scheme;
 use crate::fate::Fate;
 use crate::trace::{ConnectionEnd, Number};
 use bytes::Bytes;
@@ -161,6 +162,7 @@ impl Streams {
             match result {
                 Ok(status) => {
                     self.part.ledger.borrow_mut().answered(known(Fate::Answered, Some(status)));
+                    self.part.shared.answer();
                     self.answers += 1;
                     if !had_answer[place].replace(true) {
                         self.part.shared.first_answer();
@@ -181,7 +183,8 @@ impl Streams {
 
     fn request(&self) -> http::Request<()> {
         let place = &self.part.load.place;
-        let uri = format!("http://{}{}", place.host, place.path);
+        let scheme = if place.scheme == Scheme::Https { "https" } else { "http" };
+        let uri = format!("{scheme}://{}{}", place.host, place.path);
         let uri: http::Uri = uri.parse().expect("a place was checked when it was parsed");
         let mut request = http::Request::new(());
         *request.uri_mut() = uri;
@@ -195,7 +198,7 @@ impl Streams {
             match look(self.socket.as_fd(), &self.reset) {
                 Look::Quiet => break,
                 Look::Bytes => tokio::task::yield_now().await,
-                Look::Closed | Look::Reset => {
+                Look::Closed | Look::Truncated | Look::Reset => {
                     // The connection notices as well, and ends; no stream is opened on it.
                     self.seen.closed.set(true);
                     return false;

@@ -52,6 +52,10 @@ pub(super) struct Connections {
     pub(super) told_to_close: u64,
     /// Found closed, in order, when the client looked before its next request.
     pub(super) found_closed: u64,
+    /// TLS handshakes among them that resumed a session.
+    pub(super) resumed: u64,
+    /// Found closed without the word that TLS has for it.
+    pub(super) found_truncated: u64,
     /// Found reset after a whole answer.
     pub(super) found_reset: u64,
     /// Found with bytes that nobody asked for.
@@ -168,6 +172,8 @@ impl Ledger {
         mine.opened += theirs.opened;
         mine.told_to_close += theirs.told_to_close;
         mine.found_closed += theirs.found_closed;
+        mine.resumed += theirs.resumed;
+        mine.found_truncated += theirs.found_truncated;
         mine.found_reset += theirs.found_reset;
         mine.found_unasked += theirs.found_unasked;
         self.examples.extend_from_slice(&other.examples);

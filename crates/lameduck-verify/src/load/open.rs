@@ -31,7 +31,7 @@ mod wire;
 
 use super::ledger::Ledger;
 use super::{EXAMPLES, Latency, Mode, REQUEST_LIMIT};
-use crate::address::Place;
+use crate::address::{Place, Scheme};
 use crate::fate::{Fate, Tally};
 use crate::trace::Trace;
 use engine::Engine;
@@ -102,7 +102,7 @@ impl Open {
     /// Makes the connections, and starts the requests on a thread of their own.
     ///
     /// # Errors
-    /// When the rate is not a positive number, the mode is [`Mode::Http2`], a connection cannot be made, or the
+    /// When the rate is not a positive number, the mode is [`Mode::Http2`], the place is https, a connection cannot be made, or the
     /// thread cannot be started.
     pub fn start(self) -> io::Result<Running> {
         let unusable = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -111,6 +111,9 @@ impl Open {
         }
         if matches!(self.mode, Mode::Http2 { .. }) {
             return unusable("an open loop speaks HTTP/1.1");
+        }
+        if self.place.scheme == Scheme::Https {
+            return unusable("an open loop does not speak TLS");
         }
         let stopping = Arc::new(AtomicBool::new(false));
         let engine = Engine::new(self, Arc::clone(&stopping))?;

@@ -1,7 +1,7 @@
 //! Establishing connections: what a failure means, and when a server counts as gone.
 
 use super::ledger::Known;
-use super::stream::Stream;
+use super::stream::{Bare, Stream};
 use super::{CONNECT_LIMIT, Part, REFUSED_PAUSE, Until};
 use crate::fate::Fate;
 use crate::trace::{Number, end_after};
@@ -31,12 +31,15 @@ impl Refusals {
     ) -> Result<(Stream, Option<Number>), Unreached> {
         let begun = Instant::now();
         let connection = part.ledger.borrow_mut().open(part.client, begun);
-        let attempt = Stream::connect(&part.load.place.address);
+        let attempt = Bare::connect(&part.load.place.address);
         let (fate, detail) = match tokio::time::timeout(CONNECT_LIMIT, attempt).await {
-            Ok(Ok(stream)) => {
+            Ok(Ok(bare)) => {
                 *self = Refusals::default();
                 part.ledger.borrow_mut().connections.opened += 1;
-                return Ok((stream, connection));
+                match secure(part, bare).await {
+                    Ok(stream) => return Ok((stream, connection)),
+                    Err(lost) => lost,
+                }
             }
             Ok(Err(error)) => (fate_of(&error), format!("connect: {error}")),
             Err(_) => (Fate::ConnectTimedOut, format!("no connection within {CONNECT_LIMIT:?}")),
@@ -60,6 +63,31 @@ impl Refusals {
                 self.count >= Until::GONE_REFUSALS && since.elapsed() >= Until::GONE_TIME
             }
         }
+    }
+}
+
+/// The TLS handshake, where there is to be one. The server had the connection: a failure is a request that it lost.
+async fn secure(part: &Part, bare: Bare) -> Result<Stream, (Fate, String)> {
+    let Some(config) = &part.tls else { return Ok(Stream::Plain(bare)) };
+    let reset = bare.reset_seen();
+    let name = part.load.place.server_name();
+    let limit = part.load.request_limit;
+    let shaken = tokio::time::timeout(limit, Stream::secure(bare, config.clone(), name)).await;
+    match shaken {
+        Ok(Ok(stream)) => {
+            let resumed = u64::from(stream.is_resumed() == Some(true));
+            part.ledger.borrow_mut().connections.resumed += resumed;
+            Ok(stream)
+        }
+        Ok(Err(error)) => {
+            let fate = match (reset.is_set(), error.kind()) {
+                (true, _) => Fate::ResetBeforeResponse,
+                (false, io::ErrorKind::UnexpectedEof) => Fate::EofBeforeResponse,
+                (false, _) => Fate::Malformed,
+            };
+            Err((fate, format!("TLS handshake: {error}")))
+        }
+        Err(_) => Err((Fate::TimedOut, format!("no TLS handshake within {limit:?}"))),
     }
 }
 

@@ -107,6 +107,16 @@ impl Report {
         self.connections.opened
     }
 
+    /// Connections whose TLS session was resumed.
+    pub fn resumed(&self) -> u64 {
+        self.connections.resumed
+    }
+
+    /// Connections that the server closed without close_notify, as found before a reuse.
+    pub fn truncated(&self) -> u64 {
+        self.connections.found_truncated
+    }
+
     /// Connections that the server said it would close.
     pub fn told_to_close(&self) -> u64 {
         self.connections.told_to_close
@@ -125,8 +135,15 @@ impl Report {
             other => Map::from_iter([("tally".to_owned(), other)]),
         };
         let Latency { p50, p99, p999, max } = self.latency;
-        let Connections { opened, told_to_close, found_closed, found_reset, found_unasked } =
-            self.connections;
+        let Connections {
+            opened,
+            told_to_close,
+            found_closed,
+            resumed,
+            found_truncated,
+            found_reset,
+            found_unasked,
+        } = self.connections;
         let more = [
             ("target", json!(self.target)),
             ("mode", json!(self.mode.name())),
@@ -139,7 +156,9 @@ impl Report {
                 json!({
                     "opened": opened,
                     "told_to_close": told_to_close,
+                    "resumed": resumed,
                     "found_closed": found_closed,
+                    "found_truncated": found_truncated,
                     "found_reset": found_reset,
                     "found_unasked": found_unasked,
                 }),

@@ -10,15 +10,16 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tower_service::Service;
 
-use crate::connection::{Arrival, Stream, Wakers};
+use crate::connection::{Age, Arrival, Stream, Wakers};
 use crate::handover::{Moved, Moving};
+use crate::http::age::Clock;
 use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
-use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, PING, QUIET, QUIET_IDLE};
+use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, Lingers, PING, QUIET, QUIET_IDLE};
 use crate::work::{Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -37,8 +38,10 @@ const REQUEST_TIMEOUT: &[u8] =
 /// What all connections of a server have in common.
 #[derive(Clone)]
 pub(crate) struct Terms {
-    /// How long an idle connection is still answered once it was told to finish.
-    pub(crate) linger: Duration,
+    /// How long an idle connection is still answered once it was told to go.
+    pub(crate) lingers: Lingers,
+    /// How old one may become.
+    pub(crate) age: Option<Age>,
     /// The way to the successor.
     pub(crate) moving: Moving,
     /// Where those that become WebSockets are known.
@@ -62,14 +65,11 @@ where
         Poll::Ready(())
     })
     .await;
-    let silence = match stream.arrival() {
-        Arrival::Open => terms.linger,
-        Arrival::AtTheGate => terms.linger.max(FIRST_BYTE),
-    };
-    let mut may_move = MayMove::Yes;
+    let lingers = Lingers { at_stop: silence(&stream, terms.lingers.at_stop), ..terms.lingers };
+    let mut may_move = MayMove::at_first(&stream);
     let mut read = read;
     loop {
-        match first_bytes(&mut stream, &mut read, silence, may_move).await {
+        match first_bytes(&mut stream, &mut read, lingers, may_move).await {
             First::Idle => {
                 let server = Arc::clone(stream.entry().server());
                 match terms.moving.send(Moved { server, stream, unread: Vec::new(), session: None })
@@ -82,14 +82,42 @@ where
                 }
             }
             First::Http1 => {
-                return http1(Wire::new(stream, read), service, &terms).await;
+                let (wire, clock) = (Wire::new(stream, read), Clock::start(terms.age));
+                let cut_at = clock.cut_at;
+                return before(cut_at, http1(wire, service, clock, &terms)).await;
             }
-            First::Http2 => return http2(Wire::new(stream, read), service, &terms).await,
+            First::Http2 => {
+                let (wire, clock) = (Wire::new(stream, read), Clock::start(terms.age));
+                let cut_at = clock.cut_at;
+                return before(cut_at, http2(wire, service, clock, &terms)).await;
+            }
             First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
             First::Unfinished => return close(&Wire::new(stream, Vec::new()), QUIET).await,
             First::Gone => return,
         }
     }
+}
+
+/// Runs a connection to its end, at most until it is cut for its age.
+async fn before(cut_at: Option<Instant>, connection: impl Future<Output = ()>) {
+    match cut_at {
+        None => connection.await,
+        // What is left is dropped, and with it the connection.
+        Some(at) => drop(timeout_at(at, connection).await),
+    }
+}
+
+/// How long a connection that is told to go may be silent before its first byte.
+pub(crate) fn silence(stream: &Stream, linger: Duration) -> Duration {
+    match stream.arrival() {
+        Arrival::Open | Arrival::Elsewhere => linger,
+        Arrival::AtTheGate => linger.max(FIRST_BYTE),
+    }
+}
+
+/// How long a head that was begun may take to be finished, once its connection is told to go.
+fn rest_of_head(told: Told, lingers: Lingers) -> Duration {
+    if told == Told::Move { HEAD.max(lingers.at_upgrade) } else { HEAD }
 }
 
 /// Whether a connection may try to move (again).
@@ -98,6 +126,24 @@ enum MayMove {
     Yes,
     /// It was refused: it stays until it has been served once more, and finishes when it is told to.
     No,
+    /// Its keys are here. It finishes when others move, without haste.
+    Never,
+}
+
+impl MayMove {
+    fn at_first(stream: &Stream) -> MayMove {
+        if stream.is_encrypted() { MayMove::Never } else { MayMove::Yes }
+    }
+
+    /// How long it is still answered without having anything in hand; `None`: as ever.
+    fn linger(self, told: Told, lingers: Lingers) -> Option<Duration> {
+        match (told, self) {
+            (Told::Serve | Told::MarkAnswers, _) => None,
+            (Told::Move, MayMove::Yes | MayMove::No) => None,
+            (Told::Move, MayMove::Never) => Some(lingers.at_upgrade),
+            (Told::Finish | Told::Force, _) => Some(lingers.at_stop),
+        }
+    }
 }
 
 /// A wait that begins when it is first asked: when the connection has been told to go and has nothing in hand.
@@ -155,7 +201,7 @@ fn protocol(read: &[u8]) -> Option<First> {
 async fn first_bytes(
     stream: &mut Stream,
     read: &mut Vec<u8>,
-    silence: Duration,
+    lingers: Lingers,
     may_move: MayMove,
 ) -> First {
     let mut patience = Patience::new();
@@ -175,18 +221,19 @@ async fn first_bytes(
                     if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
                         return Poll::Ready(First::Idle);
                     }
+                    let silence = may_move.linger(told, lingers);
                     let wait = match read.len() {
-                        0 => silence,
+                        0 => silence.unwrap_or_default(),
                         // No method of HTTP/1.1 begins like this.
                         n if n >= PREFACE_METHOD
                             && read.starts_with(&PREFACE[..PREFACE_METHOD]) =>
                         {
                             PING
                         }
-                        _ => HEAD,
+                        _ => rest_of_head(told, lingers),
                     };
                     // One that cannot move although it is silent is served here until the drain has a bound.
-                    let leaves = told >= Told::Finish || (told == Told::Move && !read.is_empty());
+                    let leaves = silence.is_some() || (told == Told::Move && !read.is_empty());
                     let over = leaves && patience.poll(wait, cx).is_ready();
                     return match (over, read.is_empty()) {
                         (false, _) => Poll::Pending,
@@ -223,7 +270,7 @@ enum Asked {
     Move,
 }
 
-async fn http1<S, B>(mut wire: Arc<Wire>, service: S, terms: &Terms)
+async fn http1<S, B>(mut wire: Arc<Wire>, service: S, mut clock: Clock, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -232,11 +279,18 @@ where
     B::Error: Into<BoxError>,
 {
     let mut patience = Patience::new();
-    let mut may_move = MayMove::Yes;
+    let mut may_move = if wire.can_move() { MayMove::Yes } else { MayMove::Never };
     loop {
         let tracking = Tracking::new(service.clone(), &wire, &terms.sockets);
-        let rest =
-            http1_until_done(&wire, tracking, terms.linger, &mut patience, &mut may_move).await;
+        let rest = http1_until_done(
+            &wire,
+            tracking,
+            terms.lingers,
+            &mut patience,
+            &mut may_move,
+            &mut clock,
+        )
+        .await;
         let (asked, unused) = match rest {
             Rest::Upgraded => return,
             Rest::HalfHead => return time_out(&wire).await,
@@ -281,9 +335,10 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
 async fn http1_until_done<S, B>(
     wire: &Arc<Wire>,
     tracking: Tracking<S>,
-    linger: Duration,
+    lingers: Lingers,
     patience: &mut Patience,
     may_move: &mut MayMove,
+    clock: &mut Clock,
 ) -> Rest
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -302,12 +357,11 @@ where
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(Ended::Hyper);
             }
-            let entry = wire.entry();
-            match entry.told() {
-                Told::Serve | Told::MarkAnswers => return Poll::Pending,
-                Told::Move => return poll_move(wire, may_move),
-                Told::Finish | Told::Force => {}
-            }
+            let (entry, told) = (wire.entry(), wire.entry().told());
+            let old = clock.is_old(cx).then(|| wire.is_to_go()).map(|()| lingers.at_stop);
+            let Some(linger) = may_move.linger(told, lingers).or(old) else {
+                return if told == Told::Move { poll_move(wire, may_move) } else { Poll::Pending };
+            };
             // hyper would announce the close on the answer in hand, whatever was pipelined behind it, and would not
             // linger after it.
             if entry.requests() > 0 || wire.is_write_blocked() {
@@ -316,7 +370,7 @@ where
             }
             // hyper waits for the rest of a head without a bound.
             if asked == Asked::Finish || wire.is_inside_head() {
-                return patience.poll(HEAD, cx).map(|()| Ended::HalfHead);
+                return patience.poll(rest_of_head(told, lingers), cx).map(|()| Ended::HalfHead);
             }
             if patience.poll(linger, cx).is_pending() {
                 return Poll::Pending;
@@ -357,7 +411,7 @@ enum Ended {
     Moves,
 }
 
-async fn http2<S, B>(wire: Arc<Wire>, service: S, terms: &Terms)
+async fn http2<S, B>(wire: Arc<Wire>, service: S, mut clock: Clock, terms: &Terms)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -374,7 +428,8 @@ where
     let mut patience = Patience::new();
     let mut asked = Asked::No;
     poll_fn(|cx| {
-        if asked == Asked::No && wire.entry().told() >= Told::Move {
+        let goes = wire.entry().told() >= Told::Move || clock.is_old(cx);
+        if asked == Asked::No && goes {
             asked = Asked::Finish;
             wire.expect_ping_acknowledged();
             Pin::new(&mut connection).graceful_shutdown();
@@ -411,7 +466,7 @@ async fn time_out(wire: &Wire) {
 }
 
 /// Half-closes and reads to the end, so that no reset erases what was sent (RFC 9112 §9.6).
-pub(super) async fn close(wire: &Wire, quiet: Duration) {
+pub(crate) async fn close(wire: &Wire, quiet: Duration) {
     if poll_fn(|cx| wire.poll_half_close(cx)).await.is_err() {
         return;
     }

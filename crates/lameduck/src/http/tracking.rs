@@ -41,6 +41,7 @@ where
     type Future = Answer<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
+        self.wire.describe(&mut request);
         let mut begun = Begun::new(&self.wire, &request);
         if asks_for_websocket(&request) {
             let care = Arc::new(Care::new(Arc::clone(self.wire.entry())));
@@ -121,8 +122,12 @@ impl Begun {
             },
             Kind::Http1 | Kind::Http10 | Kind::Connect => {
                 let told = self.entry().told();
-                // A connection that moves is kept alive: its next answer comes from the successor.
-                let stops = told != Told::Serve && told != Told::Move;
+                let stops = match told {
+                    Told::Serve => self.wire.goes(),
+                    // A connection that moves is kept alive: its next answer comes from the successor.
+                    Told::Move => !self.wire.can_move() || self.wire.goes(),
+                    Told::MarkAnswers | Told::Finish | Told::Force => true,
+                };
                 if stops && !self.wire.has_more(cx) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     self.wire.announce_close();

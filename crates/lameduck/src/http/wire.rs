@@ -11,6 +11,8 @@ use crate::connection::{Stream, Wakers};
 use crate::http::farewell::{self, Entered};
 use crate::http::framing::{BodyLength, Framing};
 use crate::http::ping::PingAck;
+#[cfg(feature = "rustls023")]
+use crate::http::tls::Session;
 use crate::http::websocket::{Place, WebSocket};
 use crate::websocket::Care;
 use crate::work::{Entry, Side, Told};
@@ -26,6 +28,17 @@ const GATHERED: usize = 4 * 1024;
 pub(crate) struct Wire {
     state: Mutex<State>,
     entry: Arc<Entry>,
+    mobility: Mobility,
+    #[cfg(feature = "rustls023")]
+    session: Option<Session>,
+}
+
+/// Whether a successor could go on with the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mobility {
+    Moves,
+    /// Its keys are here.
+    Stays,
 }
 
 struct State {
@@ -39,6 +52,7 @@ struct State {
     written: Written,
     gather: Gather,
     pipelined: u32,
+    goes: Goes,
     close: Close,
     /// Looked for in what an HTTP/2 client sends once it was told to go.
     ping: Option<PingAck>,
@@ -54,6 +68,15 @@ enum Dropped {
     /// To give it to another.
     #[cfg_attr(not(feature = "tungstenite029"), expect(dead_code))]
     ByUs,
+}
+
+/// When the connection is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    /// When all are told to.
+    WithOthers,
+    /// It is old.
+    Now,
 }
 
 /// How the connection is to end.
@@ -239,6 +262,9 @@ impl Wire {
     /// A connection of which `read` was read already.
     pub(crate) fn new(stream: Stream, read: Vec<u8>) -> Arc<Wire> {
         let entry = Arc::clone(stream.entry());
+        let mobility = if stream.is_encrypted() { Mobility::Stays } else { Mobility::Moves };
+        #[cfg(feature = "rustls023")]
+        let session = stream.tls().map(Session::of);
         let state = State {
             stream,
             framing: Framing::new(),
@@ -249,13 +275,35 @@ impl Wire {
             written: Written::All,
             gather: Gather::Never,
             pipelined: 0,
+            goes: Goes::WithOthers,
             close: Close::InOrder,
             ping: None,
             websocket: None,
             dropped: Dropped::ByHandler,
         };
-        Arc::new(Wire { state: Mutex::new(state), entry })
+        Arc::new(Wire {
+            state: Mutex::new(state),
+            entry,
+            mobility,
+            #[cfg(feature = "rustls023")]
+            session,
+        })
     }
+
+    pub(crate) fn can_move(&self) -> bool {
+        self.mobility == Mobility::Moves
+    }
+
+    /// Gives a request what is known of its client.
+    #[cfg(feature = "rustls023")]
+    pub(crate) fn describe<B>(&self, request: &mut ::http::Request<B>) {
+        if let Some(session) = &self.session {
+            request.extensions_mut().insert(session.clone());
+        }
+    }
+
+    #[cfg(not(feature = "rustls023"))]
+    pub(crate) fn describe<B>(&self, _: &mut ::http::Request<B>) {}
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -286,6 +334,15 @@ impl Wire {
 
     pub(crate) fn announce_close(&self) {
         self.lock().answers = Answers::CloseAnnounced;
+    }
+
+    /// The next answer is to announce the close, whatever connections are told.
+    pub(crate) fn is_to_go(&self) {
+        self.lock().goes = Goes::Now;
+    }
+
+    pub(crate) fn goes(&self) -> bool {
+        self.lock().goes == Goes::Now
     }
 
     pub(crate) fn answers(&self) -> Answers {
@@ -543,8 +600,20 @@ impl AsyncWrite for Io {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.can_move() {
+            // The kernel has what was written.
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.0.lock();
+        let flushed = Pin::new(&mut state.stream).poll_flush(cx);
+        // Records wait to be written: a write that was taken need not have left.
+        match (&flushed, state.gather) {
+            (Poll::Pending, _) => state.written = Written::Blocked,
+            (Poll::Ready(_), Gather::Waited) => {}
+            (Poll::Ready(_), Gather::Never | Gather::Next) => state.written = Written::All,
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

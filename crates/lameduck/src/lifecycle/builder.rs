@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AFTER_FORCE, Drain, GRACE_PERIOD, LINGER, Lifecycle, MAX_GENERATIONS, PROBATION, SETTLE,
-    Settings, Shared, fits,
+    Settings, Shared, UPGRADE_LINGER, fits,
 };
 use crate::closing::Resources;
+use crate::connection::Age;
 use crate::control::{self, Hands, Scope, View};
 use crate::driver::{Driver, Gates};
 use crate::error::{Error, USE_CONTROL};
@@ -46,6 +47,8 @@ pub struct Builder {
     grace: Option<Duration>,
     lame_duck: Duration,
     linger: Duration,
+    upgrade_linger: Duration,
+    age: Option<Age>,
     close_frames: CloseFrames,
     settle: Duration,
     signals: Option<Signals>,
@@ -75,6 +78,8 @@ impl Builder {
             grace: Some(GRACE_PERIOD),
             lame_duck: Duration::ZERO,
             linger: LINGER,
+            upgrade_linger: UPGRADE_LINGER,
+            age: None,
             close_frames: CloseFrames::new(),
             settle: SETTLE,
             signals: Some(Signals::default()),
@@ -121,9 +126,29 @@ impl Builder {
         self
     }
 
+    /// How long an idle connection that cannot move (TLS) is still answered after an upgrade. Default
+    /// [`UPGRADE_LINGER`], 5 s.
+    ///
+    /// Each answer tells its client to go; only one that is silent for so long is closed by us.
+    pub fn upgrade_linger(mut self, linger: Duration) -> Builder {
+        self.upgrade_linger = linger;
+        self
+    }
+
     /// How WebSockets are closed; see [`websocket`](crate::websocket).
     pub fn close_frames(mut self, closes: CloseFrames) -> Builder {
         self.close_frames = closes;
+        self
+    }
+
+    /// How old an HTTP connection may become; by default as old as it likes.
+    ///
+    /// When it is `most` old (ten per cent more or less, so that connections of one moment do not all reconnect in
+    /// another) it is told to go: over HTTP/1.1 the next answer says `Connection: close`, an idle one is closed after the
+    /// [linger](Builder::linger), over HTTP/2 it gets its two GOAWAYs. What is still in hand `grace` later is cut. So load
+    /// finds new instances behind a balancer that spreads connections and not requests. Upgraded connections are left alone.
+    pub fn max_connection_age(mut self, most: Duration, grace: Duration) -> Builder {
+        self.age = Some(Age { most, grace });
         self
     }
 
@@ -303,6 +328,8 @@ impl Builder {
             readiness,
             handover,
             states,
+            #[cfg(feature = "rustls023")]
+            tickets: std::sync::Mutex::default(),
             succession,
             upgrades,
             unwanted,
@@ -322,6 +349,8 @@ impl Builder {
             lame_duck: self.lame_duck,
             generation,
             linger: self.linger,
+            upgrade_linger: self.upgrade_linger,
+            age: self.age,
             close_frames: self.close_frames,
             version: self.version,
         }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::View;
@@ -54,7 +54,23 @@ impl Drain {
         self.token.is_cancelled()
     }
 
-    /// The same question, as a checkpoint in a loop of blocking work.
+    /// The same question, as a checkpoint in a loop of blocking work: between two steps it costs a read of memory.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+    /// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
+    /// let done = life.blocking("thumbnails", |work| {
+    ///     let mut done = 0;
+    ///     while done < 1_000_000 && !work.should_stop() {
+    ///         done += 1; // A step that is short against the grace period.
+    ///     }
+    ///     done
+    /// });
+    /// # life.stop();
+    /// # life.run().await;
+    /// assert!(done.await.unwrap() <= 1_000_000);
+    /// # Ok(()) }
+    /// ```
     pub fn should_stop(&self) -> bool {
         self.is_draining()
     }
@@ -146,20 +162,21 @@ impl Future for Task {
     }
 }
 
-/// A call on a blocking thread, made by [`Lifecycle::blocking`](crate::Lifecycle::blocking).
+/// A call on a thread of its own or of the runtime's, made by [`Lifecycle::blocking`](crate::Lifecycle::blocking) or
+/// [`Lifecycle::thread`](crate::Lifecycle::thread).
 ///
 /// Awaiting it gives what the call returned, or the words of its panic; cancel safe. Dropping it lets the call go on,
 /// and the drain still waits for it.
 #[derive(Debug)]
 pub struct Blocking<T> {
-    pub(super) handle: tokio::task::JoinHandle<Result<T, String>>,
+    pub(super) end: oneshot::Receiver<Result<T, String>>,
 }
 
 impl<T> Future for Blocking<T> {
     type Output = Result<T, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
+        let result = std::task::ready!(Pin::new(&mut self.end).poll(cx));
         Poll::Ready(result.unwrap_or_else(|_| Err("the runtime ended first".to_owned())))
     }
 }

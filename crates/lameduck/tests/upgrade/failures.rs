@@ -18,7 +18,7 @@ fn copied() -> (Service, std::path::PathBuf) {
     (setup.program(&copy).start(), copy)
 }
 
-// F1
+/// F1
 #[test]
 fn a_missing_file_is_told() {
     let (service, copy) = copied();
@@ -28,7 +28,7 @@ fn a_missing_file_is_told() {
     service.stop();
 }
 
-// F1
+/// F1
 #[test]
 fn a_file_that_is_not_executable_is_told() {
     let (service, copy) = copied();
@@ -38,7 +38,7 @@ fn a_file_that_is_not_executable_is_told() {
     service.stop();
 }
 
-// F1
+/// F1
 #[test]
 fn a_file_of_another_architecture_is_told() {
     let (service, copy) = copied();
@@ -50,7 +50,7 @@ fn a_file_of_another_architecture_is_told() {
     service.stop();
 }
 
-// F2
+/// F2
 #[test]
 fn a_file_that_is_being_written_is_told() {
     let (service, copy) = copied();
@@ -64,7 +64,7 @@ fn a_file_that_is_being_written_is_told() {
     service.stop();
 }
 
-// F3
+/// F3
 #[test]
 fn one_that_exits_at_once_is_told_with_its_last_words() {
     let service = Service::start();
@@ -74,21 +74,21 @@ fn one_that_exits_at_once_is_told_with_its_last_words() {
     service.stop();
 }
 
-// F3
+/// F3
 #[test]
 fn one_that_panics_is_told_with_its_last_words() {
     let service = Service::start();
     service.wish("panic");
     let why = service.fail_to_upgrade();
     assert!(why.contains("panicking as I was told"), "{why}");
-    // F11, before it is ready.
+    // F11: before it is ready.
     service.wish("panic-late");
     let why = service.fail_to_upgrade();
     assert!(why.contains("panicking late, as I was told"), "{why}");
     service.stop();
 }
 
-// F4
+/// F4
 #[test]
 fn one_that_never_introduces_itself_is_ended() {
     let service = Service::start();
@@ -98,7 +98,7 @@ fn one_that_never_introduces_itself_is_ended() {
     service.stop();
 }
 
-// F5
+/// F5
 #[test]
 fn one_that_speaks_another_protocol_is_told_both_ranges() {
     let service = Service::start();
@@ -108,7 +108,7 @@ fn one_that_speaks_another_protocol_is_told_both_ranges() {
     service.stop();
 }
 
-// F6
+/// F6
 #[test]
 fn one_without_room_for_descriptors_fails() {
     let mut setup = Setup::new();
@@ -125,7 +125,7 @@ fn one_without_room_for_descriptors_fails() {
     service.stop();
 }
 
-// F7
+/// F7
 #[test]
 fn one_that_adds_a_taken_address_is_told_the_address() {
     let service = Service::start();
@@ -142,7 +142,7 @@ fn one_that_adds_a_taken_address_is_told_the_address() {
     service.stop();
 }
 
-// F8
+/// F8
 #[test]
 fn a_dropped_address_is_closed_after_the_commit_and_not_before() {
     let extra = free_address();
@@ -156,7 +156,7 @@ fn a_dropped_address_is_closed_after_the_commit_and_not_before() {
     service.stop();
 }
 
-// F9
+/// F9
 #[test]
 fn one_that_hangs_before_it_is_ready_is_ended() {
     let service = Setup::new().wish("takeover-timeout 300").start();
@@ -166,7 +166,7 @@ fn one_that_hangs_before_it_is_ready_is_ended() {
     service.stop();
 }
 
-// F9
+/// F9
 #[test]
 fn one_that_says_that_it_starts_slowly_is_waited_for() {
     let service = Setup::new().wish("takeover-timeout 300").start();
@@ -177,7 +177,7 @@ fn one_that_says_that_it_starts_slowly_is_waited_for() {
     service.stop();
 }
 
-// F11
+/// F11
 #[test]
 fn one_that_goes_away_between_ready_and_accepting_changes_nothing() {
     let service = Service::start();
@@ -187,7 +187,7 @@ fn one_that_goes_away_between_ready_and_accepting_changes_nothing() {
     service.stop();
 }
 
-// F12
+/// F12
 #[test]
 fn one_that_never_says_that_it_accepts_is_killed() {
     let service = Service::start();
@@ -221,7 +221,7 @@ fn a_state_of_another_version_is_told() {
     service.stop();
 }
 
-// F22
+/// F22
 #[test]
 fn a_second_upgrade_while_one_starts_is_refused_and_said_so() {
     let service = Service::start();
@@ -240,7 +240,7 @@ fn a_second_upgrade_while_one_starts_is_refused_and_said_so() {
     service.stop();
 }
 
-// F23
+/// F23
 #[test]
 fn a_stop_while_a_successor_starts_leaves_no_process() {
     for late in ["slow 5000", "hang"] {
@@ -253,7 +253,7 @@ fn a_stop_while_a_successor_starts_leaves_no_process() {
     }
 }
 
-// F23
+/// F23
 #[test]
 fn a_stop_at_any_moment_of_an_upgrade_leaves_no_process_of_two() {
     for moment in 0..24 {
@@ -277,7 +277,7 @@ fn a_stop_at_any_moment_of_an_upgrade_leaves_no_process_of_two() {
     }
 }
 
-// F24
+/// F24
 #[test]
 fn a_second_term_while_draining_is_a_fast_stop() {
     let mut service = Service::start();
@@ -293,4 +293,68 @@ fn a_second_term_while_draining_is_a_fast_stop() {
     let exit = service.target.wait(BOUND).unwrap();
     assert_ne!(exit.code, Some(0), "{exit}");
     service.wait_processes(&[]);
+}
+
+/// F6: the predecessor has no descriptor left to start a successor with.
+#[test]
+fn a_predecessor_without_descriptors_fails_the_upgrade_and_serves_on() {
+    let mut service = Setup::new().wish("descriptors 40").start();
+    let mut kept = service.connect();
+    kept.get("/");
+    // More than fit: the rest wait in the queue.
+    let many: Vec<_> = (0..60).map(|_| service.connect()).collect();
+    let full = || lameduck_verify::target::proc::descriptors(service.target.pid()).len() >= 40;
+    wait(full, || service.target.stderr());
+    service.target.signal(Signal::HUP).unwrap();
+    let told = service.target.wait_stderr("Upgrade failed, serving on", BOUND).unwrap();
+    assert!(told.contains("open files"), "{told}");
+    assert_eq!(who(&kept.get("/")), (1, service.target.pid()));
+    drop(many);
+    service.wish("");
+    let (pid, generation) = service.upgrade();
+    assert_eq!(who(&kept.get("/")).0, generation);
+    assert_eq!(who(&service.get("/")), (generation, pid));
+    service.stop();
+}
+
+/// F35: what moves is in memory. An upgrade writes no file, so no disk can be too full for it.
+#[test]
+fn an_upgrade_writes_no_file() {
+    let service = Service::start();
+    service.wish("");
+    let before = files(&service.file(""));
+    service.upgrade();
+    service.upgrade();
+    assert_eq!(files(&service.file("")), before);
+    service.stop();
+}
+
+/// Regular files below a directory, with their sizes.
+fn files(directory: &std::path::Path) -> Vec<(std::path::PathBuf, u64)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files(&entry.path()));
+        } else if kind.is_file() {
+            found.push((entry.path(), entry.metadata().unwrap().len()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// F18: work of the old generation that never ends is cut at the deadline that was set for it, and named.
+#[test]
+fn work_that_never_ends_is_cut_at_the_upgrade_grace_and_named() {
+    let mut service = Setup::new().wish("upgrade-grace 300").wish("probation 50").start();
+    let mut long = service.connect();
+    long.begin_echo();
+    service.upgrade();
+    let exit = service.target.wait(BOUND).unwrap();
+    assert_eq!(exit.code, Some(3), "{exit}: {}", service.target.stderr());
+    service.target.wait_stderr("  cut: 1 request", BOUND).unwrap();
+    service.target.wait_stderr("    request POST /echo", BOUND).unwrap();
+    service.get("/");
+    service.stop();
 }

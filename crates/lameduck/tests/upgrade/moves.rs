@@ -176,15 +176,29 @@ fn sockets_keep_their_inodes() {
     let before = inodes();
     let mut kept = Conversation::tcp(v6.parse().unwrap());
     kept.get("/");
+    let nonblocking = |pid: u32| before.each_ref().map(|inode| is_nonblocking(pid, inode));
+    assert_eq!(nonblocking(service.target.pid()), [true; 3]);
     for generation in 2..=3 {
-        service.upgrade_and_move();
+        let (pid, _) = service.upgrade_and_move();
         assert_eq!(inodes(), before);
+        assert_eq!(nonblocking(pid), [true; 3]);
         assert_eq!(who(&kept.get("/")).0, generation);
         let status = Conversation::tcp(admin).get("/status");
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         assert_eq!(status["generation"], generation, "{status}");
     }
     service.stop();
+}
+
+/// Whether the process's descriptor of this socket has `O_NONBLOCK`, which all who share the socket share.
+fn is_nonblocking(pid: u32, inode: &str) -> bool {
+    const O_NONBLOCK: u32 = 0o4000;
+    let descriptors = lameduck_verify::target::proc::descriptors(pid);
+    let wanted = format!("socket:[{inode}]");
+    let (number, _) = descriptors.iter().find(|(_, leads_to)| *leads_to == wanted).unwrap();
+    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    u32::from_str_radix(flags.trim(), 8).unwrap() & O_NONBLOCK != 0
 }
 
 fn v6_address() -> String {
@@ -273,5 +287,51 @@ fn back_to_back_upgrades_are_not_refused() {
     }
     service.target.wait(BOUND).unwrap();
     wait(|| service.processes().len() == 2, || format!("{:?}", service.processes()));
+    service.stop();
+}
+
+/// F27: whoever looks, at any moment of ten upgrades, finds the path and is answered.
+#[test]
+fn the_path_of_a_unix_socket_is_there_at_every_look() {
+    let setup = Setup::new();
+    let path = setup.file("socket");
+    let service = setup.listen(format!("unix:{}", path.display())).start();
+    std::thread::scope(|scope| {
+        let upgrading = scope.spawn(|| {
+            for _ in 0..10 {
+                service.upgrade();
+            }
+        });
+        let mut looks = 0;
+        while !upgrading.is_finished() {
+            std::fs::symlink_metadata(&path).unwrap();
+            Conversation::unix(&path).get("/");
+            looks += 1;
+        }
+        upgrading.join().unwrap();
+        assert!(looks > 10, "{looks}");
+    });
+    service.stop();
+}
+
+/// A stream that goes both ways, begun before three upgrades, paced and ended by its client after them.
+#[test]
+fn a_long_stream_ends_on_its_own_generation_while_new_requests_meet_the_newest() {
+    let mut service = Service::start();
+    let mut long = service.connect();
+    long.begin_echo();
+    wait_in_hand(&service, 1);
+    for generation in 2..=4 {
+        let (pid, upgraded) = service.upgrade();
+        assert_eq!(upgraded, generation);
+        assert_eq!(who(&service.get("/")), (generation, pid));
+        let piece = format!("after generation {generation} took over");
+        assert_eq!(long.echo(&piece), piece);
+    }
+    let oldest = service.status()["generations"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&oldest["generation"], &oldest["live"]["requests"]), (&1.into(), &1.into()));
+    long.end_echo();
+    drop(long);
+    service.target.wait(BOUND).unwrap();
     service.stop();
 }

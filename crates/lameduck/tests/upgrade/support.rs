@@ -19,6 +19,17 @@ pub const BOUND: Duration = Duration::from_secs(30);
 /// Between two looks at what has no way to wait: `/proc`, and names in a directory.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How often a test repeats what it repeats: `few` times, or as often as the environment asks for.
+pub fn times(few: u32) -> u32 {
+    let Ok(asked) = std::env::var("LAMEDUCK_UPGRADES") else { return few };
+    asked.parse().unwrap_or_else(|_| panic!("LAMEDUCK_UPGRADES={asked}: not a number of upgrades"))
+}
+
+/// Moments that are spread evenly over a time, in no order and as many as wanted: the golden section.
+pub fn moments(within: Duration) -> impl Iterator<Item = Duration> {
+    (0..).map(move |number| within.mul_f64(f64::from(number) * 0.618_034 % 1.0))
+}
+
 /// An address that was free a moment ago, and whose port no client of a load that runs beside can get: those come from
 /// the first loopback address.
 pub fn free_address() -> SocketAddr {
@@ -148,6 +159,11 @@ impl Service {
         command(program, self.directory.path(), self.address)
     }
 
+    /// Waits until the control name leads to whoever serves: after a death that may be a moment after it answers.
+    pub fn wait_named(&self) {
+        wait(|| ask(&self.control(), Verb::Status, &[]).is_ok(), || self.target.stderr());
+    }
+
     pub fn ask(&self, verb: Verb) -> Answer {
         ask(&self.control(), verb, &[]).unwrap()
     }
@@ -196,6 +212,17 @@ impl Service {
     /// One answer on a connection of its own.
     pub fn get(&self, path: &str) -> String {
         self.connect().get(path)
+    }
+
+    /// One answer on a connection of its own, or none because the service is going away.
+    pub fn try_get(&self, path: &str) -> Option<String> {
+        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(answer)
     }
 
     /// Every process of the service, zombies too, by number.
@@ -256,17 +283,31 @@ pub fn wait(mut condition: impl FnMut() -> bool, tell: impl Fn() -> String) {
     }
 }
 
-/// The processes of a process group.
+/// The processes of a process group. One that has ended counts while another of the group should wait for it: an orphan
+/// that has ended is the system's to collect, which may take it seconds.
 fn group(wanted: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Behind the name in parentheses: state, parent, group.
-        let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
-        group.and_then(|group| group.parse().ok()) == Some(wanted)
-    })
-    .collect()
+    let members =
+        pids.filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, it)| it.group == wanted);
+    let in_group = |pid| stat(pid).is_some_and(|it| it.group == wanted);
+    let counts = |it: &Stat| it.state != "Z" || in_group(it.parent);
+    members.filter(|(_, it)| counts(it)).map(|(pid, _)| pid).collect()
+}
+
+struct Stat {
+    state: String,
+    parent: u32,
+    group: u32,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name in parentheses: state, parent, group.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.to_owned();
+    let mut number = || fields.next()?.parse().ok();
+    Some(Stat { state, parent: number()?, group: number()? })
 }
 
 /// The generation and the process that gave an answer.
@@ -332,5 +373,40 @@ impl Conversation {
     pub fn get(&mut self, path: &str) -> String {
         self.ask(path);
         self.answer()
+    }
+
+    /// Begins a request and its answer that go on together.
+    pub fn begin_echo(&mut self) {
+        self.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+        self.send(b"5\r\nbegun\r\n");
+        let status = self.line();
+        assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+        while !self.line().is_empty() {}
+        assert_eq!(self.chunk(), "begun");
+    }
+
+    /// One more piece there and back.
+    pub fn echo(&mut self, piece: &str) -> String {
+        self.send(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes());
+        self.chunk()
+    }
+
+    pub fn end_echo(&mut self) {
+        self.send(b"0\r\n\r\n");
+        assert_eq!(self.chunk(), "");
+    }
+
+    fn chunk(&mut self) -> String {
+        let length = usize::from_str_radix(&self.line(), 16).unwrap();
+        let mut piece = vec![0; length];
+        self.stream.read_exact(&mut piece).unwrap();
+        assert_eq!(self.line(), "");
+        String::from_utf8(piece).unwrap()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
     }
 }

@@ -236,6 +236,10 @@ impl Engine {
                 connections.found_closed += 1;
                 ConnectionEnd::ClosedByServer
             }
+            Look::Truncated => {
+                connections.found_truncated += 1;
+                ConnectionEnd::ClosedByServer
+            }
             Look::Reset => {
                 connections.found_reset += 1;
                 ConnectionEnd::Reset

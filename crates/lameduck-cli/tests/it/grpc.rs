@@ -1,0 +1,6 @@
+//! gRPC: health that turns first, calls that finish, and streams that always end with a status (losses 9, 10, 12).
+
+mod clients;
+mod health;
+mod python;
+mod stops;

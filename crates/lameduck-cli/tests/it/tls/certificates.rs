@@ -1,0 +1,146 @@
+//! Certificates: taken when they change, refused with a clear line, asked of clients.
+
+use std::time::Instant;
+
+use super::{Authority, FLAGS, Secure};
+use crate::bad_input::{FAILED, USAGE, refused};
+use crate::command::Place;
+use crate::service::LIMIT;
+
+/// Whether the service shows a certificate of this authority to a new client.
+fn shows(secure: &Secure, authority: &Authority) -> bool {
+    let config = authority.trust().client(&[b"http/1.1"]).unwrap();
+    secure.dial(&config).get_and_end("/b").is_ok()
+}
+
+#[track_caller]
+fn wait_until(secure: &Secure, what: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !what() {
+        assert!(Instant::now() < deadline, "{}", secure.service.target.stderr());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn certificates_are_reloaded_while_connections_go_on() {
+    let mut secure = Secure::start(&[]);
+    let mut kept = secure.dial(&secure.client(b"http/1.1"));
+    kept.get("/b").unwrap();
+    let next = Authority::new();
+    next.install(&secure.service.path(""));
+    wait_until(&secure, || shows(&secure, &next));
+    assert!(!shows(&secure, &secure.authority), "the old certificate is still shown");
+    assert!(kept.get("/b").unwrap().starts_with("HTTP/1.1 200 "));
+    assert_eq!(secure.service.stop().code, Some(0));
+    let words = secure.service.last_words();
+    assert!(words.contains("Certificates reloaded from cert.pem"), "{words}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_changes_nothing() {
+    let mut secure = Secure::start(&[]);
+    for (file, text, why) in [
+        ("cert.pem", "no certificate".to_owned(), "no certificates in it"),
+        ("cert.pem", secure.authority.issue("localhost").0, "its key is not the one in key.pem"),
+    ] {
+        std::fs::write(secure.service.path(file), text).unwrap();
+        secure.service.target.wait_stderr(why, LIMIT).unwrap();
+        assert!(shows(&secure, &secure.authority), "{}", secure.service.target.stderr());
+    }
+    std::fs::remove_file(secure.service.path("key.pem")).unwrap();
+    secure.service.target.wait_stderr("cannot read --tls-key key.pem", LIMIT).unwrap();
+    assert!(shows(&secure, &secure.authority));
+    assert_eq!(secure.service.stop().code, Some(0));
+}
+
+#[test]
+fn only_clients_of_the_authority_are_let_in() {
+    let authority = Authority::new();
+    let directory = crate::service::new_directory();
+    authority.install(directory.path());
+    let mut secure = Secure::start_in(directory, authority, &["--tls-client-ca", "ca.pem"]);
+    let (cert, key) = secure.authority.issue("client");
+    let trust = secure.authority.trust();
+    let known = trust.clone().identity(cert.as_bytes(), key.as_bytes()).unwrap();
+    let known = known.client(&[b"http/1.1"]).unwrap();
+    let answer = secure.dial(&known).get_and_end("/b").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    let nobody = trust.client(&[b"http/1.1"]).unwrap();
+    secure.dial(&nobody).get_and_end("/b").unwrap_err();
+    let stranger = Authority::new().issue("client");
+    let stranger = trust.identity(stranger.0.as_bytes(), stranger.1.as_bytes()).unwrap();
+    let stranger = stranger.client(&[b"http/1.1"]).unwrap();
+    secure.dial(&stranger).get_and_end("/b").unwrap_err();
+
+    std::fs::write(secure.service.path("client.pem"), cert + &key).unwrap();
+    let client = secure.service.path("client.pem");
+    let text = secure.curl_text(&["--cert", client.to_str().unwrap()], "/b");
+    assert_eq!(text, r#"{"num":2}"#);
+    assert!(!secure.curl(&[], "/b").status.success());
+
+    // Its ticket was good for the old authority only.
+    let mut resumed = secure.dial(&known);
+    resumed.get_and_end("/b").unwrap();
+    assert!(resumed.is_resumed());
+    std::fs::write(secure.service.path("ca.pem"), Authority::new().pem()).unwrap();
+    secure.service.target.wait_stderr("Certificates reloaded", LIMIT).unwrap();
+    secure.dial(&known).get_and_end("/b").unwrap_err();
+    assert_eq!(secure.service.stop().code, Some(0));
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let authority = Authority::new();
+    let place = Place::new();
+    authority.install(&place.path(""));
+    place.write("empty.pem", b"", 0o644);
+    place.write("secret.pem", b"", 0o200);
+    place.write("other.pem", authority.issue("localhost").1.as_bytes(), 0o644);
+    let serve = ["serve", "--listen", "unix:x.sock"];
+    for (flags, code, error, hint) in [
+        (&FLAGS[..2], USAGE, "--tls-key is missing", "--tls-cert and --tls-key"),
+        (&FLAGS[2..], USAGE, "--tls-cert is missing", "--tls-cert and --tls-key"),
+        (&["--tls-client-ca", "ca.pem"], USAGE, "is missing", "--tls-cert and --tls-key"),
+        (
+            &["--tls-cert", "none.pem", "--tls-key", "key.pem"],
+            FAILED,
+            "cannot read --tls-cert none.pem: no such file",
+            "a PEM file",
+        ),
+        (
+            &["--tls-cert", "cert.pem", "--tls-key", "secret.pem"],
+            FAILED,
+            "cannot read --tls-key secret.pem: permission denied",
+            "that this user can read",
+        ),
+        (
+            &["--tls-cert", "empty.pem", "--tls-key", "key.pem"],
+            FAILED,
+            "cannot use --tls-cert empty.pem: no certificates in it",
+            "-----BEGIN",
+        ),
+        (
+            &["--tls-cert", "cert.pem", "--tls-key", "cert.pem"],
+            FAILED,
+            "cannot use --tls-key cert.pem: no private key in it",
+            "-----BEGIN",
+        ),
+        (
+            &["--tls-cert", "cert.pem", "--tls-key", "other.pem"],
+            FAILED,
+            "cannot use --tls-cert cert.pem: its key is not the one in other.pem",
+            "issued for",
+        ),
+        (
+            &[FLAGS[0], FLAGS[1], FLAGS[2], FLAGS[3], "--tls-client-ca", "empty.pem"],
+            FAILED,
+            "cannot use --tls-client-ca empty.pem: no certificates in it",
+            "-----BEGIN",
+        ),
+    ] {
+        let arguments: Vec<&str> = serve.iter().chain(flags).copied().collect();
+        refused(&place, (&arguments, &[]), code, error, hint);
+    }
+}

@@ -1,0 +1,149 @@
+//! Connections whose handshake has not ended when the stop comes, and how connections behind TLS end.
+
+use std::thread;
+
+use lameduck_verify::target::Signal;
+
+use super::{Client, Secure};
+use crate::service::LIMIT;
+
+/// As many as wait in one backlog.
+const WAITING: usize = 50;
+
+/// What the log says first of a stop.
+const STOPPING: &str = "Shutting down";
+
+/// An HTTP/2 client's first words: the preface and empty SETTINGS (RFC 9113 §3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Each client ends its handshake, asks once and reads to the end; what was not answered, and why.
+fn served(clients: Vec<Client>) -> Vec<String> {
+    let asking = clients.into_iter().map(|mut client| {
+        thread::spawn(move || match client.get_and_end("/b") {
+            Ok(answer) if answer.starts_with("HTTP/1.1 200") => None,
+            other => Some(format!("{other:?}")),
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    asking.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
+}
+
+#[test]
+fn a_handshake_under_way_at_the_stop_is_served() {
+    let mut secure = Secure::start(&["--grace", "20s"]);
+    let config = secure.client(b"http/1.1");
+    let clients = (0..WAITING).map(|nth| {
+        let mut client = secure.dial(&config);
+        let hello = client.hello();
+        // From nothing of it to all of it but a byte.
+        let sent = nth * (hello.len() - 1) / WAITING;
+        client.send_raw(&hello[..sent]);
+        (client, hello[sent..].to_vec())
+    });
+    let clients: Vec<_> = clients.collect();
+    secure.service.signal(Signal::TERM);
+    secure.service.target.wait_stderr(STOPPING, LIMIT).unwrap();
+    let clients = clients.into_iter().map(|(mut client, rest)| {
+        client.send_raw(&rest);
+        client
+    });
+    let unserved = served(clients.collect());
+    assert_eq!(unserved, [""; 0], "{}", secure.service.last_words());
+    secure.service.ends_clean();
+}
+
+#[test]
+fn a_client_hello_in_the_accept_queue_is_served() {
+    let mut secure = Secure::start(&["--grace", "20s"]);
+    let config = secure.client(b"http/1.1");
+    secure.service.target.freeze().unwrap();
+    let clients = (0..WAITING).map(|_| {
+        let mut client = secure.dial(&config);
+        let hello = client.hello();
+        client.send_raw(&hello);
+        client
+    });
+    let clients: Vec<_> = clients.collect();
+    secure.service.signal(Signal::TERM);
+    secure.service.target.thaw().unwrap();
+    let unserved = served(clients);
+    assert_eq!(unserved, [""; 0], "{}", secure.service.last_words());
+    secure.service.ends_clean();
+}
+
+#[test]
+fn a_handshake_that_never_ends_does_not_hold_the_exit() {
+    let mut secure = Secure::start(&["--grace", "20s"]);
+    let config = secure.client(b"http/1.1");
+    let sent = |part: fn(&[u8]) -> &[u8]| {
+        let mut client = secure.dial(&config);
+        let hello = client.hello();
+        client.send_raw(part(&hello));
+        client
+    };
+    let _silent = sent(|_| b"");
+    let _half = sent(|hello| &hello[..hello.len() / 2]);
+    // The server has answered, and waits for a Finished that does not come.
+    let _unanswered = sent(|hello| hello);
+    let _garbage = sent(|_| b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    // All of them have been accepted: one that came later is served.
+    secure.dial(&config).get_and_end("/b").unwrap();
+    secure.service.signal(Signal::TERM);
+    secure.service.ends_clean();
+}
+
+#[test]
+fn a_client_that_does_not_speak_tls_is_told_so() {
+    use std::io::{Read, Write};
+    let mut secure = Secure::start(&[]);
+    let mut socket = std::net::TcpStream::connect(&secure.service.addresses[0]).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut alert = Vec::new();
+    // No reset: the alert (type 21) arrives.
+    socket.read_to_end(&mut alert).unwrap();
+    assert_eq!(alert.first(), Some(&21), "{alert:?}");
+    assert_eq!(secure.service.stop().code, Some(0));
+}
+
+#[test]
+fn every_close_in_order_says_so_first() {
+    let mut secure = Secure::start(&["--slow", "300ms", "--grace", "20s"]);
+    let (h1, h2) = (secure.client(b"http/1.1"), secure.client(b"h2"));
+    let mut idle = secure.dial(&h1);
+    idle.get("/b").unwrap();
+    let mut silent = secure.dial(&h1);
+    // An empty write ends the handshake.
+    silent.0.conn.complete_io(&mut silent.0.sock).unwrap();
+    let mut half_head = secure.dial(&h1);
+    half_head.send(b"GET /b HTTP/1.1\r\nho").unwrap();
+    let mut busy = secure.dial(&h1);
+    busy.send(b"GET /a HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut http2 = secure.dial(&h2);
+    http2.send(HTTP2).unwrap();
+    secure.service.signal(Signal::TERM);
+    assert_eq!(idle.rest().unwrap(), "");
+    assert_eq!(silent.rest().unwrap(), "");
+    assert!(half_head.rest().unwrap().starts_with("HTTP/1.1 408 "));
+    let answer = busy.rest().unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    let mut frames = Vec::new();
+    std::io::Read::read_to_end(&mut http2.0, &mut frames).unwrap();
+    secure.service.ends_clean();
+}
+
+/// What is cut must not look like an end in order.
+#[test]
+fn an_answer_cut_at_the_deadline_ends_without_that_word() {
+    let mut secure = Secure::start(&["--slow", "60s", "--grace", "500ms"]);
+    let mut busy = secure.dial(&secure.client(b"http/1.1"));
+    busy.send(b"GET /a HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    // It has been accepted: one that came later is served.
+    secure.dial(&secure.client(b"http/1.1")).get_and_end("/b").unwrap();
+    secure.service.signal(Signal::TERM);
+    busy.rest().unwrap_err();
+    assert_eq!(secure.service.wait().code, Some(3));
+}
