@@ -139,9 +139,9 @@ impl Stream {
     /// The socket alone, if it is a Unix socket. It is no live work any more.
     pub(crate) fn into_unix(self) -> Option<UnixStream> {
         self.guard.entry().was_read();
-        match self.socket {
-            Socket::Unix(stream) => Some(stream),
-            Socket::Tcp(_) => None,
+        match self.transport {
+            Transport::Plain(Socket::Unix(stream)) => Some(stream),
+            _ => None,
         }
     }
 
