@@ -185,7 +185,6 @@ impl Care {
         Care { entry, by_handler: AtomicBool::new(false) }
     }
 
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]
     pub(crate) fn by_handler(&self) {
         self.by_handler.store(true, Ordering::Relaxed);
     }
