@@ -37,7 +37,7 @@ pub struct Options {
     /// Small numbers and the debug build: shows that the benches work, not how fast anything is
     #[arg(long)]
     smoke: bool,
-    /// Stops for each server and kind of load in `losses` [default: 6, with --smoke 1]
+    /// Stops (`losses`) or upgrades (`reloads`) for each server and kind of load [default: 6, with --smoke 1]
     #[arg(long, value_name = "N")]
     stops: Option<usize>,
     /// Only these servers

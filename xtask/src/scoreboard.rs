@@ -35,11 +35,16 @@ pub struct Options {
     /// Writes the results although not every adapter was run
     #[arg(long)]
     write: bool,
+    /// Runs nothing: reads the reports of the runs before
+    #[arg(long)]
+    last: bool,
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    setup::run()?;
-    shell::run(&mut shell::cargo(&["build", "--release", "--workspace", "--bins"]))?;
+    if !options.last {
+        setup::run()?;
+        build()?;
+    }
     let programs = shell::target_directory()?.join("release");
     let adapters = adapters(options)?;
     let mut rows = Vec::new();
@@ -71,6 +76,11 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn build() -> Result<()> {
+    let arguments = ["build", "--release", "--workspace", "--bins", "--all-features"];
+    shell::run(&mut shell::cargo(&arguments))
+}
+
 /// Every adapter that ships, the known ones in their order.
 fn adapters(options: &Options) -> Result<Vec<String>> {
     if !options.adapters.is_empty() {
@@ -94,6 +104,9 @@ fn one(adapter: &str, options: &Options, programs: &Path) -> Result<Row> {
     let scratch = programs.join("scoreboard");
     std::fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
     let json = scratch.join(format!("{adapter}.json"));
+    if options.last {
+        return read(adapter, &json);
+    }
     let page = scratch.join(format!("{adapter}.html"));
     let mut command = shell::command(programs.join("lameduck"), &["verify", "--adapter", adapter]);
     command.arg("--json").arg(&json).arg("--html").arg(&page);
@@ -110,8 +123,12 @@ fn one(adapter: &str, options: &Options, programs: &Path) -> Result<Row> {
     if !matches!(status.code(), Some(0 | 1 | 3)) {
         bail!("lameduck verify ended with {status}");
     }
+    read(adapter, &json)
+}
+
+fn read(adapter: &str, report: &Path) -> Result<Row> {
     let text =
-        std::fs::read_to_string(&json).with_context(|| format!("read {}", json.display()))?;
+        std::fs::read_to_string(report).with_context(|| format!("read {}", report.display()))?;
     Row::read(adapter, &text)
 }
 

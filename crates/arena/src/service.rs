@@ -17,7 +17,7 @@ use crate::config::{Config, Grace, Takeover};
 use crate::counter::{self, Counter};
 use crate::jobs::JobQueue;
 use crate::orders::Orders;
-use crate::routes::{App, router};
+use crate::routes::{App, Events, router};
 use crate::store::{Store, StoreError};
 use crate::{Error, grpc, metrics, tls};
 
@@ -165,8 +165,10 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
     let stored = Counter::stored(&store).await.map_err(unreadable)?;
     // Begun here or left by a predecessor: it is counted on in either case.
     let (home, _) = life.cells(counter::NAME, counter::VERSION, counter::CELLS).map_err(refused)?;
+    let counter = Arc::new(Counter::continue_in(home, stored, store.clone()));
     let app = App {
-        counter: Arc::new(Counter::continue_in(home, stored, store.clone())),
+        events: Events::new(Arc::clone(&counter), life.streams()),
+        counter,
         orders: Arc::new(Orders::start(store.clone())),
         jobs: JobQueue::new(store.clone(), life.generation()),
         slow: config.slow,

@@ -121,6 +121,10 @@ pub struct Rollback {
 pub struct Stop {
     #[command(flatten)]
     pub control: Control,
+
+    /// Stops this generation alone; without it all of them end, the one that serves and those that still finish.
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u32>,
 }
 
 #[derive(Debug, Args)]

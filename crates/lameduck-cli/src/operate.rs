@@ -1,7 +1,7 @@
 //! `lameduck upgrade`, `rollback` and `stop`: ask a running service, wait, and end with what came of it.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,16 +48,49 @@ pub fn rollback(flags: &Rollback) -> Result<ExitCode, Complaint> {
     ))
 }
 
-/// Stops the service and ends as it did.
+/// Stops the service, every generation of it or one, and ends as they did.
 pub fn stop(flags: &Stop) -> Result<ExitCode, Complaint> {
-    let answer = ask(&flags.control.path, Verb::Stop, &[])?;
+    let control = &flags.control.path;
+    let mut generations = lameduck::operate::generations(control).unwrap_or_default();
+    if let Some(wanted) = flags.generation {
+        generations.retain(|(number, _)| *number == wanted);
+        let [(_, socket)] = generations.as_slice() else {
+            let hint = format!("`lameduck status --control {}` names them", control.display());
+            return Err(Complaint::failed(format!("there is no generation {wanted}"), hint));
+        };
+        return told(&ask(socket, Verb::Stop, &[])?, "Stopped");
+    }
+    // Under the name answers whoever serves; the newest may be starting still, and ends with it.
+    let active = std::fs::canonicalize(control).ok();
+    generations.retain(|(_, socket)| std::fs::canonicalize(socket).ok() != active);
+    std::thread::scope(|scope| {
+        let stop = |(number, socket): (u32, PathBuf)| {
+            scope.spawn(move || (number, ask(&socket, Verb::Stop, &[])))
+        };
+        let others: Vec<_> = generations.into_iter().map(stop).collect();
+        let active = ask(control, Verb::Stop, &[]);
+        let mut code = active.and_then(|answer| told(&answer, "Stopped"));
+        for other in others {
+            // One that left before it could answer has nothing to tell.
+            let Ok((number, Ok(answer))) = other.join() else { continue };
+            let ended = told(&answer, &format!("Stopped generation {number}"));
+            if code.as_ref().is_ok_and(|code| *code == ExitCode::SUCCESS) {
+                code = ended;
+            }
+        }
+        code
+    })
+}
+
+/// Tells how one generation ended.
+fn told(answer: &Answer, who: &str) -> Result<ExitCode, Complaint> {
     let Ok(report) = serde_json::from_str::<Value>(&answer.text) else {
         return Err(Complaint::failed(
             format!("stop failed: {}", answer.text),
             "its log tells more",
         ));
     };
-    print(&summary(&report));
+    print(&summary(who, &report));
     Ok(ExitCode::from(answer.code))
 }
 
@@ -91,10 +124,10 @@ fn quote(words: &str) {
 }
 
 /// A report in a line, and a line for each piece of work that was cut.
-fn summary(report: &Value) -> String {
+fn summary(who: &str, report: &Value) -> String {
     let took = Duration::from_secs_f64(report["ms"].as_f64().unwrap_or_default() / 1000.0);
     let mut text = format!(
-        "Stopped: {} in {:.1} s; finished {}; cut {}\n",
+        "{who}: {} in {:.1} s; finished {}; cut {}\n",
         report["outcome"].as_str().unwrap_or("ended"),
         took.as_secs_f64(),
         counts(&report["finished"]),
@@ -149,7 +182,7 @@ mod tests {
             ],
         });
         assert_eq!(
-            summary(&report),
+            summary("Stopped", &report),
             "Stopped: deadline exceeded in 9.0 s; finished 3 requests, 1 connection; cut 1 request\n  \
              cut: request GET /a\n  counter: failed: disk full\n"
         );
@@ -158,6 +191,9 @@ mod tests {
     #[test]
     fn a_stop_without_work_finished_nothing_and_cut_nothing() {
         let report = json!({ "outcome": "finished", "ms": 3.0, "finished": {}, "cut": {} });
-        assert_eq!(summary(&report), "Stopped: finished in 0.0 s; finished nothing; cut nothing\n");
+        assert_eq!(
+            summary("Stopped", &report),
+            "Stopped: finished in 0.0 s; finished nothing; cut nothing\n"
+        );
     }
 }

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! Put in for placeholders in the command, the files, the environment and every other command: `{port}`, `{host}`,
-//! `{address}`, `{admin_port}`, `{admin_address}`, `{dir}` (a private directory that is removed afterwards), `{build}` (a
+//! `{address}`, `{admin_port}`, `{admin_address}`, `{tls_port}`, `{tls_address}`, `{dir}` (a private directory that is removed afterwards), `{build}` (a
 //! directory that is kept, for what `build` makes), `{pid}` (the server's process; in commands of `stop` and `upgrade`)
 //! and `{lameduck}` (this tool, when it runs as the command `lameduck`).
 
@@ -71,6 +71,12 @@ pub struct Adapter {
     /// `[::1]:{admin_port}`.
     #[serde(default)]
     pub also: Option<String>,
+    /// Where it speaks TLS, as `IP:PORT`: `{tls_address}`, or `{address}` where one port speaks both.
+    #[serde(default)]
+    pub tls: Option<String>,
+    /// A lame-duck delay that only the cases about it start the server with.
+    #[serde(default)]
+    pub lame_duck: Option<LameDuck>,
     /// How it is stopped.
     #[serde(default)]
     pub stop: Stop,
@@ -89,6 +95,16 @@ pub struct Adapter {
     /// Something that runs already: where it is found and what is done to it. Not part of the file.
     #[serde(skip)]
     pub running: Option<Running>,
+}
+
+/// A lame-duck delay, and how the server is told of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LameDuck {
+    /// How long it goes on accepting after the stop, not ready.
+    pub delay: Span,
+    /// Words added to the command.
+    pub add: Vec<String>,
 }
 
 /// What runs already, with any action done to it.
@@ -186,6 +202,8 @@ pub struct Stop {
     pub last_words: Option<String>,
     /// A command that shows the progress of a drain.
     pub progress: Option<Command>,
+    /// Words added to the command that make one of its closing functions hang.
+    pub hanging_hook: Option<Vec<String>>,
 }
 
 impl Default for Stop {
@@ -201,6 +219,7 @@ impl Default for Stop {
             forced_exit: Vec::new(),
             last_words: None,
             progress: None,
+            hanging_hook: None,
         }
     }
 }
@@ -324,6 +343,8 @@ pub struct Paths {
     pub slow_takes: Option<Span>,
     /// Answers a large body, at least 10 MB.
     pub large: Option<String>,
+    /// Answers 2xx after so many milliseconds, `{ms}` put in.
+    pub slow_for: Option<String>,
     /// A request that never ends by itself.
     pub endless: Option<String>,
     /// Takes `POST` with an order `{"id":"…","item":"duck","quantity":1}` and answers 2xx.
@@ -362,6 +383,7 @@ impl Default for Paths {
             slow: None,
             slow_takes: None,
             large: None,
+            slow_for: None,
             endless: None,
             post: None,
             count: None,
@@ -421,6 +443,7 @@ impl Paths {
             "fast" => return Some(&self.fast),
             "slow" => &self.slow,
             "large" => &self.large,
+            "slow_for" => &self.slow_for,
             "endless" => &self.endless,
             "post" => &self.post,
             "count" => &self.count,
@@ -509,6 +532,8 @@ impl Adapter {
             ready: Readiness::default(),
             protocols: http1_only(),
             also: None,
+            tls: None,
+            lame_duck: None,
             stop: Stop::default(),
             upgrade: None,
             paths: Paths::default(),

@@ -118,6 +118,8 @@ pub enum Need {
     Repeats,
     /// `stop.lame_duck`.
     LameDuck,
+    /// `stop.hanging_hook`.
+    HangingHook,
     /// `stop.last_words`.
     LastWords,
     /// `stop.progress`.
@@ -178,7 +180,10 @@ impl Need {
                 .then(|| "the target is stopped by a command, not by a signal".to_owned()),
             Need::Deadline => declared(stop.deadline.is_some(), "stop.deadline"),
             Need::Repeats => declared(stop.repeats.is_some(), "stop.repeats"),
-            Need::LameDuck => declared(stop.lame_duck.is_some(), "stop.lame_duck"),
+            Need::LameDuck => {
+                declared(stop.lame_duck.is_some() || adapter.lame_duck.is_some(), "lame_duck")
+            }
+            Need::HangingHook => declared(stop.hanging_hook.is_some(), "stop.hanging_hook"),
             Need::LastWords => declared(stop.last_words.is_some(), "stop.last_words"),
             Need::Progress => declared(stop.progress.is_some(), "stop.progress"),
             Need::Upgrade => declared(upgrade.is_some(), "[upgrade]"),

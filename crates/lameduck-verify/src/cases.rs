@@ -1,9 +1,16 @@
 //! The cases of the suite, group by group.
 
 mod acc;
+mod drn;
 mod h1;
+mod h2;
+mod rdy;
 mod sig;
+mod sse;
+mod tls;
 mod upg;
+mod witness;
+mod ws;
 
 use crate::case::Case;
 
@@ -12,6 +19,12 @@ const GROUPS: &[(&str, &str, &[Case])] = &[
     ("SIG", "signals, exit, deadline", sig::CASES),
     ("ACC", "the listener and its queue", acc::CASES),
     ("H1", "HTTP/1.1", h1::CASES),
+    ("H2", "HTTP/2 and gRPC", h2::CASES),
+    ("WS", "WebSocket", ws::CASES),
+    ("SSE", "server-sent events", sse::CASES),
+    ("TLS", "TLS", tls::CASES),
+    ("RDY", "readiness", rdy::CASES),
+    ("DRN", "what remains after the drain", drn::CASES),
     ("UPG", "upgrades", upg::CASES),
 ];
 

@@ -21,10 +21,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod body;
 mod history;
 pub mod http1;
 pub mod http2;
+pub mod tls;
 mod watch;
+pub mod websocket;
 
 pub use history::Exchange;
 pub use watch::{Until, watch};
@@ -62,6 +65,8 @@ pub struct Wire {
     /// When the first byte of the answer that is being read came.
     begun: Option<Instant>,
     current: Answer,
+    /// Bytes of the body of the last whole answer.
+    last_body: u64,
     malformed: Option<&'static str>,
     received: Vec<u8>,
     received_bytes: u64,
@@ -142,6 +147,7 @@ impl Wire {
             times: Vec::new(),
             begun: None,
             current: Answer::default(),
+            last_body: 0,
             malformed: None,
             received: Vec::new(),
             received_bytes: 0,
@@ -206,6 +212,16 @@ impl Wire {
     /// How many bytes were received.
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes
+    }
+
+    /// Bytes of the body of the answer that is being read, or of the last whole one, without chunk framing.
+    pub fn body_bytes(&self) -> u64 {
+        if self.current.has_begun() { self.current.body_bytes() } else { self.last_body }
+    }
+
+    /// Waits up to `limit` for bytes or an end, and reads once; says whether anything came.
+    pub fn wait_bytes(&mut self, limit: Duration) -> io::Result<bool> {
+        self.read_some(limit)
     }
 
     /// When the first byte was read.
@@ -304,6 +320,7 @@ impl Wire {
             self.heads.push(head);
             self.times.push((self.begun.take().unwrap_or(last), last));
         }
+        self.last_body = self.current.body_bytes();
         self.current.clear();
     }
 

@@ -184,6 +184,11 @@ impl<'a> Stage<'a> {
         self.deadline() + self.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span) + SOON
     }
 
+    /// How long the server goes on accepting after the stop.
+    pub fn lame_duck(&self) -> Duration {
+        self.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span)
+    }
+
     /// Whether a further stop signal is declared to force.
     pub fn forces(&self) -> bool {
         self.adapter.stop.repeats == Some(Repeats::Force)
@@ -249,6 +254,17 @@ impl<'a> Stage<'a> {
         let host = if text.starts_with("unix:") { "localhost".to_owned() } else { text.clone() };
         let path = self.adapter.paths.fast.clone();
         Ok(Place { scheme: Scheme::Http, address: service::address(&text)?, host, path })
+    }
+
+    /// Where the server speaks TLS.
+    ///
+    /// # Errors
+    /// When the adapter does not say.
+    pub fn tls(&self) -> Result<Address, Fault> {
+        let tls = self.adapter.tls.as_deref();
+        let tls =
+            tls.ok_or_else(|| Fault("the target does not declare tls (an address)".to_owned()))?;
+        Ok(service::address(&self.running().put_in(tls))?)
     }
 
     // --- connections --------------------------------------------------------------------------------------------

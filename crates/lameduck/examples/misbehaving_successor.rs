@@ -192,6 +192,20 @@ fn misspeak(what: &str, control: &Path) {
         socket.offered();
         socket.send_bytes(&[0xff; 64]);
     }
+    if what == "crash-with-name" {
+        let used = socket.offered();
+        socket.send(&Message::Ready(Ready {
+            used,
+            dropped: Vec::new(),
+            added: Vec::new(),
+            sessions: Vec::new(),
+        }));
+        socket.committed();
+        // As one does that is about to say that it accepts; its own socket is nowhere.
+        std::fs::remove_file(control).expect("the name is there");
+        std::os::unix::fs::symlink("control.g2", control).expect("a symlink");
+        return;
+    }
     if what == "crash-between" {
         let used = socket.offered();
         socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
@@ -227,6 +241,13 @@ impl Raw {
             Ok(Received::Message(Message::Refuse(why))) => eprintln!("told: {why}"),
             other => eprintln!("told: {other:?}"),
         }
+    }
+
+    fn committed(&self) {
+        let mut frame = vec![0; wire::MAX_FRAME];
+        let length = rustix::io::read(&self.0, &mut frame).expect("a commit");
+        let came = wire::decode(&frame[..length], 0);
+        assert!(matches!(came, Ok(Received::Message(Message::Commit(_)))), "{came:?}");
     }
 
     /// Reads the whole offer, without its descriptors, and returns the names in it.

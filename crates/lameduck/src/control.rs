@@ -102,6 +102,8 @@ pub(crate) enum Message {
     },
     /// This is what there is to give to a successor.
     Found(LineId, Result<upgrade::Found, Why>),
+    /// No other generation serves: what is left here ends here.
+    NowhereToMove,
     /// Closing needs this much of the grace period.
     Reserve(Duration),
     /// The runtime answers.
@@ -407,7 +409,9 @@ impl Control {
         let upgrades = self.hands.upgrades.as_mut();
         let input = match message {
             Message::Input(GenerationInput::Life(Input::Idle)) => {
-                self.hands.registry.is_idle().then_some(GenerationInput::Life(Input::Idle))
+                let arrive = upgrades.is_some_and(|upgrades| upgrades.connections_arrive());
+                let idle = self.hands.registry.is_idle() && !arrive;
+                idle.then_some(GenerationInput::Life(Input::Idle))
             }
             Message::Input(input) => {
                 if let (GenerationInput::Exited { .. }, Some(upgrades)) = (&input, upgrades) {
@@ -443,6 +447,9 @@ impl Control {
 
     fn take_other(&mut self, message: Message) {
         match message {
+            Message::NowhereToMove if self.life().cause() == Some(Cause::Successor) => {
+                self.hands.registry.tell(Told::Finish);
+            }
             Message::Reserve(reserve) => self.generation.set_reserve(reserve),
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
@@ -501,10 +508,6 @@ impl Control {
                 GenerationAction::OpenGate => self.command(Command::OpenGate),
                 GenerationAction::CloseGate(closing) => self.command(Command::CloseGate(closing)),
                 GenerationAction::LetGo => self.command(Command::LetGo),
-                GenerationAction::SuccessorLeft => {
-                    self.hands.registry.tell(Told::Finish);
-                    self.upgrade_acts(GenerationAction::SuccessorLeft);
-                }
                 action => self.upgrade_acts(action),
             }
         }

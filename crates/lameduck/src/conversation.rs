@@ -5,10 +5,13 @@
 //! 1. Who says something never waits: what the kernel does not take at once is sent by a task, within [`SEND`] each.
 //! 2. At most [`INBOX`] messages that came are on their way inside this process.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -99,6 +102,11 @@ impl Conversation {
         let _ = self.outbox.send(Letter { message, descriptors });
     }
 
+    /// Keeps the other end from saying anything more. What it has said is still heard, and then its end.
+    pub(crate) fn shut(&self) {
+        self.channel.shut();
+    }
+
     /// For whoever sends connections beside what is said.
     pub(crate) fn channel(&self) -> Arc<AsyncChannel> {
         Arc::clone(&self.channel)
@@ -147,6 +155,19 @@ async fn listen(
 
 /// Without room for a descriptor, or with a message of another version, the conversation goes on: to end it would tell
 /// that a process died.
-fn is_of_one_message(error: &io::Error) -> bool {
+pub(crate) fn is_of_one_message(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other)
+}
+
+/// What `work` gives, or nothing if `stop` is over first. `work` must be cancel safe.
+pub(crate) async fn unless<T>(
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match stop.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => work.as_mut().poll(cx).map(Some),
+    })
+    .await
 }

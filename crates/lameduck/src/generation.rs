@@ -12,8 +12,8 @@
 //! machines promise together; for most of these rules it has a driver that breaks it and is caught.
 //!
 //! 1. Actions are done in order, and before the next input; what takes time is begun, and its end is an input.
-//! 2. [`Input::GateOpened`] and [`Input::GateClosed`] come once for each order to open and to close, in their order, when
-//!    the accept loops have done it.
+//! 2. [`Input::GateOpened`] and [`GateClosed`](crate::phase::Input::GateClosed) come once for each order to
+//!    open and to close, in their order, when the accept loops have done it.
 //! 3. What is sent arrives in the order in which it was sent, or not at all.
 //! 4. Whoever is to be killed is killed by SIGKILL, and no end of file is made up for it.
 //! 5. An end of file means that the process is gone.

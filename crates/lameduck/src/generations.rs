@@ -25,6 +25,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Where a service is to be found, whether or not it is.
+    pub(crate) fn at(name: &Path) -> io::Result<Place> {
+        Ok(Place { name: std::path::absolute(name)? })
+    }
+
     /// Makes sure that the directory is ours alone, creating it if it is missing.
     ///
     /// # Errors
@@ -32,7 +37,7 @@ impl Place {
     /// When the directory is somebody else's or open to others: anybody who can write there could put a socket of
     /// their own in our place.
     pub(crate) fn prepare(name: &Path) -> io::Result<Place> {
-        let name = std::path::absolute(name)?;
+        let Place { name } = Place::at(name)?;
         let parent = match name.parent() {
             Some(parent) if name.file_name().is_some() => parent,
             Some(_) | None => return Err(io::ErrorKind::InvalidInput.into()),
@@ -82,12 +87,16 @@ impl Place {
         fs::rename(&beside, &self.name)
     }
 
+    /// Whether the name leads to this generation's socket.
+    pub(crate) fn leads_to(&self, generation: u32) -> bool {
+        let socket = self.socket(generation);
+        fs::read_link(&self.name).is_ok_and(|target| Some(target.as_os_str()) == socket.file_name())
+    }
+
     /// Removes what is this generation's own: its socket, and the name while it leads there.
     pub(crate) fn release(&self, generation: u32) {
         let socket = self.socket(generation);
-        let leads_here = fs::read_link(&self.name)
-            .is_ok_and(|target| Some(target.as_os_str()) == socket.file_name());
-        if leads_here {
+        if self.leads_to(generation) {
             let _ = fs::remove_file(&self.name);
         }
         let _ = fs::remove_file(&socket);

@@ -56,6 +56,7 @@
 //! | [`upgrade`], [`handover`] | the live upgrade: a successor takes over, connections included ([`Builder::control`]) |
 //! | [`shared`], [`states`] | what moves with it: counters both versions write, and states |
 //! | [`jobs`] | a worker on any queue that gives back what it could not finish |
+//! | [`child`] | child processes that do not outlive the service |
 //! | [`operate`] | what `lameduck status`, `stop`, `upgrade` and `rollback` do |
 //! | [`takeover`] | both ends of an upgrade as pure machines, and what they say to each other |
 //! | [`notify`] | what a service manager is told |
@@ -104,6 +105,8 @@
 //! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
 //! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
 //! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
+//! | [`child::TERM_TO_KILL`] | 5 s | how long a child may take from TERM to its end |
+//! | [`child::KILL_AHEAD`] | 200 ms | how long before the cut it is killed otherwise |
 //! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
 //! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
 //! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
@@ -139,6 +142,8 @@
 //! | [`generation::QUEUED`] | 16 | upgrades that may wait for the one under way |
 //! | `conversation::SEND` | 5 s | one message to another generation |
 //! | `conversation::INBOX` | 64 | messages of another generation that have come and were not looked at |
+//! | [`upgrade::SEEK`] | 5 | how often a generation whose successor is gone looks for the one that serves |
+//! | `upgrade::SEEK_PAUSE` | 50 ms | the time between two looks |
 //! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
 //! | [`phase::LONGEST`] | 10950 days | any wait at all |
 //!
@@ -182,6 +187,7 @@ mod readme {}
 
 #[cfg(feature = "axum08")]
 pub mod axum;
+pub mod child;
 pub mod closing;
 mod connection;
 mod control;

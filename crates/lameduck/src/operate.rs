@@ -4,10 +4,11 @@
 //! end of the conversation, not by a time limit; each part of an answer is passed on as it comes.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::generations::Place;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::wire::{Command, Message};
 use crate::upgrade::LAST_WORDS_FOLLOW;
@@ -61,6 +62,12 @@ pub struct Answer {
     pub text: String,
 }
 
+/// No generation has this number.
+const NOBODY: u32 = 0;
+
+/// What one generation asks another for: to go on with its connections. They follow on the same conversation.
+pub(crate) const ADOPT: &str = "adopt";
+
 impl Answer {
     /// A refusal's reason, and the last lines that a failed successor wrote; these are empty where there are none.
     ///
@@ -74,6 +81,19 @@ impl Answer {
     pub fn reason(&self) -> (&str, &str) {
         self.text.split_once(LAST_WORDS_FOLLOW).unwrap_or((&self.text, ""))
     }
+}
+
+/// The generations of the service whose control name is `control`, oldest first, each with a control socket of its own;
+/// those that are gone are left out.
+///
+/// # Errors
+///
+/// When the path cannot be made absolute.
+pub fn generations(control: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
+    let place = Place::at(control);
+    let place = place
+        .map_err(|error| Error::io("ask the service at", control.display().to_string(), error))?;
+    Ok(place.others(NOBODY))
 }
 
 /// Asks the service whose control socket is `control`.

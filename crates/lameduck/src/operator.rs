@@ -1,34 +1,39 @@
 //! Answers on the control socket: operators' commands, and successors that ask for the service.
 //!
 //! Whoever connects must be this user or root, and has [`FIRST_WORD`] to say what it wants; [`CONVERSATIONS`] may go on at
-//! once. Whatever cannot be understood is refused with a reason and closed.
+//! once, and as many may be silent. Whatever cannot be understood is refused with a reason and closed.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::AbortHandle;
 
-use crate::control::{self, Message as ToControl, Scope};
-use crate::conversation::SEND;
+use crate::control::{self, Message as ToControl, Scope, View};
+use crate::conversation::{SEND, is_of_one_message, unless};
 use crate::exit;
 use crate::generation::Queue;
 use crate::generations::Place;
 use crate::json::Object;
-use crate::operate::Verb;
-use crate::phase::{Cause, Input};
+use crate::operate::{ADOPT, Verb};
+use crate::phase::{Cause, Input, Phase};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
+use crate::succeed::Adopting;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
 use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Reply, Why};
-use crate::work::Counts;
+use crate::work::{Counts, WorkKind};
 
 /// How long a connection may take to say what it wants.
 pub const FIRST_WORD: Duration = Duration::from_secs(5);
 
-/// Conversations that may go on at once.
+/// Conversations that may go on at once, and connections that may say nothing meanwhile: whoever comes then takes the
+/// place of the one that has been silent for longest.
 pub const CONVERSATIONS: usize = 64;
 
 /// How long another generation may take to answer for the status.
@@ -51,6 +56,21 @@ pub(crate) struct Operator {
     pub(crate) waiting: Arc<Waiting>,
     /// Whether the process ends with the life.
     pub(crate) scope: Scope,
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) adopting: Arc<Adopting>,
+    pub(crate) strangers: Strangers,
+}
+
+/// Who is at the control socket.
+pub(crate) struct Strangers {
+    silent: Mutex<Silent>,
+    room: Semaphore,
+}
+
+impl Strangers {
+    pub(crate) fn none() -> Strangers {
+        Strangers { silent: Mutex::default(), room: Semaphore::new(CONVERSATIONS) }
+    }
 }
 
 /// Counts operators that are still to be told of the end, so that the process does not leave before.
@@ -80,19 +100,40 @@ impl Waiting {
     }
 }
 
+/// Those who have connected and not said what they want, oldest first.
+#[derive(Default)]
+struct Silent {
+    next: u64,
+    waiting: VecDeque<(u64, AbortHandle)>,
+}
+
+impl Silent {
+    /// Whoever says nothing makes room for whoever comes.
+    fn comes(&mut self, converses: impl Future<Output = ()> + Send + 'static) {
+        if self.waiting.len() >= CONVERSATIONS
+            && let Some((_, oldest)) = self.waiting.pop_front()
+        {
+            oldest.abort();
+        }
+        self.waiting.push_back((self.next, tokio::spawn(converses).abort_handle()));
+        self.next += 1;
+    }
+
+    fn speaks(&mut self, id: u64) {
+        self.waiting.retain(|(waits, _)| *waits != id);
+    }
+}
+
 impl Operator {
     pub(crate) async fn run(self, socket: ControlSocket) {
         let operator = Arc::new(self);
-        let room = Arc::new(Semaphore::new(CONVERSATIONS));
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             match socket.accept().await {
                 Ok(channel) => {
-                    let operator = Arc::clone(&operator);
-                    drop(tokio::spawn(async move {
-                        let _permit = permit;
-                        operator.converse(channel).await;
-                    }));
+                    let here = Arc::clone(&operator);
+                    let mut silent = operator.silent();
+                    let id = silent.next;
+                    silent.comes(async move { here.meet(id, channel).await });
                 }
                 // Out of descriptors, most likely: the next one may find some.
                 Err(_) => tokio::time::sleep(crate::listener::BACK_OFF_MOST).await,
@@ -100,19 +141,39 @@ impl Operator {
         }
     }
 
-    async fn converse(&self, channel: Channel) {
+    fn silent(&self) -> MutexGuard<'_, Silent> {
+        self.strangers.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the first word. Until it has come this may be cut at any time.
+    async fn meet(self: Arc<Self>, id: u64, channel: Channel) {
         if let Err(error) = channel.check_peer() {
             let why = Why::new(Reason::NotAllowed, error.to_string());
             let _ = channel.send_by(Instant::now(), &Message::Refuse(why), &[]);
+            self.silent().speaks(id);
             return;
         }
-        let Ok(Ok((came, channel))) = tokio::time::timeout(FIRST_WORD, first_word(channel)).await
-        else {
+        let word = tokio::time::timeout(FIRST_WORD, first_word(channel)).await;
+        self.silent().speaks(id);
+        let Ok(Ok((came, channel))) = word else { return };
+        let Ok(_place) = self.strangers.room.try_acquire() else {
+            let words = format!("{CONVERSATIONS} conversations go on already");
+            let why = Message::Refuse(Why::new(Reason::Limits, words));
+            let _ = channel.send_by(Instant::now(), &why, &[]);
             return;
         };
+        self.converse(came, channel).await;
+    }
+
+    async fn converse(&self, came: io::Result<Message>, channel: Channel) {
         match came {
             Ok(Message::Hello(hello)) => {
                 self.control.send(ToControl::Hello { channel, hello });
+            }
+            Ok(Message::Command(command)) if command.verb == ADOPT => {
+                if let Ok(channel) = channel.into_async() {
+                    self.adopt(channel, &command);
+                }
             }
             Ok(Message::Command(command)) => {
                 if let Ok(channel) = channel.into_async() {
@@ -162,6 +223,48 @@ impl Operator {
                 return;
             }
         }
+    }
+
+    /// Goes on with the connections of an older generation whose own successor is gone, as long as this one serves.
+    fn adopt(&self, channel: AsyncChannel, command: &Command) {
+        let whose = command.arguments.first().map_or("?", String::as_str);
+        // Entered before the phase is looked at: the drain cannot end with a connection on the way.
+        let guard = self.adopting.registry.begin(WorkKind::Task, &format!("handover from {whose}"));
+        let serves = self.view.borrow().phase == Phase::Serving;
+        let (adopting, mut view) = (Arc::clone(&self.adopting), self.view.clone());
+        drop(tokio::spawn(async move {
+            let _guard = guard;
+            let code = if serves { exit::OK } else { exit::FAILED };
+            let reply = Message::Reply(Reply { code, text: String::new(), last: true });
+            let told = channel.send_within(SEND, &reply, &[]).await;
+            if !serves || told.is_err() {
+                return;
+            }
+            let mut serves = pin!(async {
+                let _ = view.wait_for(|view| view.phase != Phase::Serving).await;
+            });
+            let mut open = true;
+            loop {
+                let came = match open {
+                    true => unless(serves.as_mut(), channel.receive()).await,
+                    false => Some(channel.receive().await),
+                };
+                let Some(came) = came else {
+                    channel.shut();
+                    open = false;
+                    continue;
+                };
+                match came {
+                    Ok(Came::Message(Message::Connection(connection), descriptors)) => {
+                        adopting.go_on_with(connection, descriptors);
+                    }
+                    Ok(Came::Message(..)) => {}
+                    Ok(Came::End) => return,
+                    Err(error) if is_of_one_message(&error) => adopting.lost(&error),
+                    Err(_) => return,
+                }
+            }
+        }));
     }
 
     fn own_status(&self) -> String {

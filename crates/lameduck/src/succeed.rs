@@ -188,10 +188,12 @@ impl Adopting {
                     Stream::new(socket, guard, Arrival::Elsewhere)
                 });
             }
-            Err(error) => {
-                self.log.line("connection-lost", &format!("A connection did not arrive: {error}"));
-            }
+            Err(error) => self.lost(&error),
         }
+    }
+
+    pub(crate) fn lost(&self, error: &io::Error) {
+        self.log.line("connection-lost", &format!("A connection did not arrive: {error}"));
     }
 }
 

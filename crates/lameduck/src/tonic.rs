@@ -1,5 +1,5 @@
-//! gRPC services of [`tonic`](::tonic) on the same loop as everything else, and the health service that turns first
-//! (feature `tonic014`).
+//! gRPC services of [tonic](https://docs.rs/tonic) on the same loop as everything else, and the health service that turns
+//! first (feature `tonic014`).
 //!
 //! There is no gRPC server here: `Routes::into_axum_router()`, or any tonic service, is served by
 //! [`Lifecycle::serve`](crate::Lifecycle::serve) and [`serve_tls`](crate::Lifecycle::serve_tls) on the same port as the

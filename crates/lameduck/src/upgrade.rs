@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::control::{self, Message as ToControl};
 use crate::conversation::{Conversation, Heard, What};
@@ -26,6 +27,7 @@ use crate::handover::Handover;
 use crate::listener::Predecessor as Does;
 use crate::log::Log;
 use crate::operator::is_busy;
+use crate::phase;
 use crate::respawn::Program;
 use crate::states::States;
 use crate::succeed::{Adopting, Succession};
@@ -36,7 +38,8 @@ use crate::takeover::{Inventory, predecessor, successor};
 
 pub(crate) use process::Process;
 pub use process::{LAST_WORDS, LEAVE_WITH_US};
-use sending::send_connections;
+use sending::{Ended, Mover};
+pub use sending::{SEEK, SEEK_PAUSE};
 
 /// What stands between the reason of a failure and the successor's last words.
 pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
@@ -66,14 +69,25 @@ pub(crate) struct Upgrades {
     parts: Parts,
     control: Arc<control::Sender>,
     above: Option<Conversation>,
+    /// It was shut, and its end is not heard yet.
+    arriving: bool,
     /// Whether connections that the predecessor sends are served here, as the machine says.
     adopts: Arc<AtomicBool>,
     below: HashMap<LineId, Below>,
     next_line: LineId,
+    moving: Option<Moving>,
     processes: HashMap<AttemptId, Process>,
     next_ticket: Ticket,
     upgrades: HashMap<Ticket, oneshot::Sender<Outcome>>,
     rollbacks: HashMap<Ticket, oneshot::Sender<RolledBack>>,
+}
+
+/// Connections on their way to whoever serves.
+struct Moving {
+    /// Told when the service comes back.
+    over: CancellationToken,
+    /// Told when the successor has left.
+    left: CancellationToken,
 }
 
 /// The conversation with a successor, or who would like to be one.
@@ -109,9 +123,11 @@ impl Upgrades {
             parts,
             control,
             above,
+            arriving: false,
             adopts,
             below: HashMap::new(),
             next_line: 1,
+            moving: None,
             processes: HashMap::new(),
             next_ticket: 1,
             upgrades: HashMap::new(),
@@ -119,8 +135,13 @@ impl Upgrades {
         }
     }
 
+    /// Whether connections that the predecessor has sent may still be on their way.
+    pub(crate) fn connections_arrive(&self) -> bool {
+        self.arriving
+    }
+
     /// What the predecessor's conversation means to the machine.
-    pub(crate) fn above_heard(&self, heard: Heard) -> Option<Input> {
+    pub(crate) fn above_heard(&mut self, heard: Heard) -> Option<Input> {
         let input = match heard.what {
             What::Said(message) => successor::Input::Received(message),
             What::Unreadable(error) => {
@@ -128,7 +149,14 @@ impl Upgrades {
                 self.parts.log.line("connection-lost", &line);
                 successor::Input::Unreadable(error.to_string())
             }
-            What::End => successor::Input::Gone,
+            What::End => {
+                self.above = None;
+                if std::mem::take(&mut self.arriving) {
+                    // Whatever was sent is here now, and may have found nothing to do.
+                    self.control.send(phase::Input::Idle);
+                }
+                successor::Input::Gone
+            }
             // It is gone, or never reads: its end of file or a timer says so.
             What::Unsent(_) => return None,
         };
@@ -237,7 +265,11 @@ impl Upgrades {
                 self.hand_on(line, heir, ready, took);
             }
             Action::TakeBack { heir, why } => self.take_back(heir, &why),
-            Action::SuccessorLeft => self.parts.handover.close(),
+            Action::SuccessorLeft => {
+                if let Some(moving) = &self.moving {
+                    moving.left.cancel();
+                }
+            }
             Action::UpgradeFailed { attempt, why, tickets } => {
                 self.upgrade_failed(attempt, &why, tickets);
             }
@@ -356,7 +388,7 @@ impl Upgrades {
         below.conversation.say(message, descriptors);
     }
 
-    fn hand_on(&self, line: LineId, heir: Heir, ready: Ready, took: Duration) {
+    fn hand_on(&mut self, line: LineId, heir: Heir, ready: Ready, took: Duration) {
         let Heir { generation, pid } = heir;
         let words = format!(
             "Handed over to generation {generation} (pid {pid}), {:.0} ms after the upgrade began",
@@ -364,21 +396,38 @@ impl Upgrades {
         );
         self.parts.log.line("handed-over", &words);
         self.parts.gates.hand_on(ready.used);
+        if let Some(above) = &self.above {
+            // It is confirmed: whatever else it sends is for our successor.
+            above.shut();
+            self.arriving = true;
+        }
         let moving = self.parts.handover.open(ready.sessions);
-        if let Some(below) = self.below.get(&line) {
-            let channel = below.conversation.channel();
-            let handover = Arc::clone(&self.parts.handover);
-            let control = Arc::clone(&self.control);
-            drop(self.parts.runtime.spawn(async move {
-                if send_connections(&channel, moving, &handover).await.is_ok() {
+        let Some(below) = self.below.get(&line) else { return };
+        let successor = below.conversation.channel();
+        let (over, left) = (CancellationToken::new(), CancellationToken::new());
+        let mover = Mover {
+            handover: Arc::clone(&self.parts.handover),
+            place: self.parts.place.clone(),
+            own: self.parts.own,
+            over: over.clone(),
+        };
+        self.moving = Some(Moving { over, left: left.clone() });
+        let control = Arc::clone(&self.control);
+        drop(self.parts.runtime.spawn(async move {
+            match mover.run(successor, moving, left).await {
+                Ended::Closed => {
                     let input = predecessor::Input::Drained;
                     control.send(ToControl::Input(Input::Below { line, input }));
                 }
-            }));
-        }
+                Ended::Nowhere => control.send(ToControl::NowhereToMove),
+            }
+        }));
     }
 
-    fn take_back(&self, heir: Heir, why: &Why) {
+    fn take_back(&mut self, heir: Heir, why: &Why) {
+        if let Some(moving) = self.moving.take() {
+            moving.over.cancel();
+        }
         self.parts.handover.close();
         let Heir { generation, pid } = heir;
         let (event, words) = match why.reason {

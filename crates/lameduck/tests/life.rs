@@ -320,3 +320,93 @@ async fn work_hears_before_it_is_cut_however_short_the_grace_period() {
     let left = hears.recv().unwrap();
     assert!(left <= SHORT / 2, "{left:?}");
 }
+
+/// Whether anybody is left in a process group; zombies have left.
+fn is_alive(group: u32) -> bool {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.into_iter().any(|entry| {
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { return false };
+        // Behind the name in parentheses: state, parent, group.
+        let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+        let mut fields = fields.split_ascii_whitespace();
+        fields.next() != Some("Z") && fields.nth(1) == Some(&group.to_string())
+    })
+}
+
+/// Nobody is left, or is just being killed by the kernel.
+async fn is_gone(group: u32) {
+    let gone = async {
+        while is_alive(group) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("nobody is left in the group");
+}
+
+/// A child that starts another one, tells that it has begun, and ends or does not when it is told to.
+#[track_caller]
+fn shell(life: &Lifecycle, script: &str) -> lameduck::child::Child {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]).stdout(std::process::Stdio::piped());
+    let mut child = life.child("converter", command).unwrap();
+    let mut begun = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut begun).unwrap();
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_childs_whole_group_is_gone_at_the_end() {
+    let life = start();
+    let child = shell(&life, "sleep 1000 & echo begun; wait");
+    let group = child.id();
+    let exit = stopped(life).await;
+    assert_eq!(exit.report().outcome, Outcome::Finished);
+    assert!(!child.await.unwrap().success());
+    is_gone(group).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_will_not_go_is_killed_before_work_is_cut() {
+    let life = builder().grace_period(SHORT).start().unwrap();
+    let child = shell(&life, "trap '' TERM; sleep 1000 & echo begun; while :; do wait; done");
+    let group = child.id();
+    let exit = stopped(life).await;
+    assert_eq!(exit.report().outcome, Outcome::Finished, "{:?}", exit.report());
+    assert!(!child.await.unwrap().success());
+    is_gone(group).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_leaves_nobody_behind_and_has_no_signal_blocked_or_ignored() {
+    let life = start();
+    let mut child =
+        shell(&life, "sleep 1000 >/dev/null & echo begun; grep ^Sig[BI] /proc/self/status");
+    let mut told = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut told).unwrap();
+    let group = child.id();
+    assert!((&mut child).await.unwrap().success());
+    is_gone(group).await;
+    // The runtime of Rust ignores SIGPIPE here; a child must not, and whatever this test was started with stays.
+    const SIGPIPE: u64 = 1 << 12;
+    // Behind the first 31 come the C library's own.
+    const STANDARD: u64 = (1 << 31) - 1;
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        u64::from_str_radix(line, 16).unwrap() & STANDARD
+    };
+    assert_ne!(mask(&own, "SigIgn:") & SIGPIPE, 0, "{own}");
+    assert_eq!(mask(&told, "SigIgn:"), mask(&own, "SigIgn:") & !SIGPIPE, "{told}");
+    assert_eq!(mask(&told, "SigBlk:"), 0, "{told}");
+    assert_eq!(stopped(life).await.report().outcome, Outcome::Finished);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_child_outlives_whoever_started_it() {
+    let life = start();
+    let mut plain = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    assert_eq!(stopped(life).await.report().outcome, Outcome::Finished);
+    assert!(plain.try_wait().unwrap().is_none(), "it has ended");
+    plain.kill().unwrap();
+    plain.wait().unwrap();
+}

@@ -18,6 +18,15 @@ use http_body::Frame;
 /// read holds no more than a few of them.
 const PIECE: &[u8] = &[b'x'; 64 * 1024];
 
+/// Between two pieces of a stream, or two events.
+const PACE: Duration = Duration::from_millis(100);
+
+const PACED_PIECE: &str = "a piece of the stream\n";
+const PACED_PIECES: u64 = 20;
+
+/// How long a poll waits for news that never come.
+const POLL: Duration = Duration::from_secs(60);
+
 /// Longer than any test: a blocked thread stays blocked until the process ends.
 const BLOCKED: Duration = Duration::from_secs(3600);
 
@@ -25,7 +34,8 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// `GET /a` waits (`slow`, or `?ms=`) and counts, `GET /b` counts at once, `POST /orders` answers
 /// with what it was sent, `GET /download?bytes=N` streams, `GET /trickle` streams for ever with no length,
-/// `GET /block` and `GET /spin` block their thread.
+/// `GET /stream` streams twenty pieces in two seconds, `GET /events` sends events for ever, `GET /poll` waits for a
+/// minute, `GET /block` and `GET /spin` block their thread.
 pub fn router(slow: Duration) -> Router {
     Router::new()
         .route("/a", get(wait_and_count))
@@ -33,6 +43,12 @@ pub fn router(slow: Duration) -> Router {
         .route("/orders", post(async |body: Bytes| body))
         .route("/download", get(download))
         .route("/trickle", get(async || Response::new(Body::new(Trickle::Begun))))
+        .route(
+            "/stream",
+            get(async || paced("text/plain", PACED_PIECES, |_| PACED_PIECE.to_owned())),
+        )
+        .route("/events", get(async || paced("text/event-stream", u64::MAX, event)))
+        .route("/poll", get(poll))
         .route("/block", get(block))
         .route("/spin", get(spin))
         .with_state(slow)
@@ -58,6 +74,20 @@ pub fn counted() -> String {
 async fn download(RawQuery(query): RawQuery) -> Response {
     let bytes = number(query.as_deref(), "bytes").unwrap_or(0);
     Body::new(Pieces { left: bytes }).into_response()
+}
+
+async fn poll() -> Response {
+    tokio::time::sleep(POLL).await;
+    count()
+}
+
+fn event(number: u64) -> String {
+    format!("id: {number}\nevent: tick\ndata: {{\"num\": {number}}}\n\n")
+}
+
+fn paced(kind: &'static str, pieces: u64, next: fn(u64) -> String) -> Response {
+    let pace = tokio::time::interval(PACE);
+    ([(CONTENT_TYPE, kind)], Body::new(Paced { pace, sent: 0, pieces, next })).into_response()
 }
 
 /// Blocks a worker thread on purpose, as a careless handler does.
@@ -105,6 +135,32 @@ impl http_body::Body for Pieces {
 
     fn size_hint(&self) -> http_body::SizeHint {
         http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+/// A body that comes piece by piece, with no length told before.
+struct Paced {
+    pace: tokio::time::Interval,
+    sent: u64,
+    pieces: u64,
+    next: fn(u64) -> String,
+}
+
+impl http_body::Body for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.sent == self.pieces {
+            return Poll::Ready(None);
+        }
+        std::task::ready!(self.pace.poll_tick(context));
+        let piece = (self.next)(self.sent);
+        self.sent += 1;
+        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
     }
 }
 

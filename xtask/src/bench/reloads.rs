@@ -63,7 +63,7 @@ struct Found {
 }
 
 fn losses(bench: &Bench, subjects: &[&Subject]) -> Result<()> {
-    let upgrades = bench.pick(20, 2);
+    let upgrades = u32::try_from(bench.pick(bench.stops, 2))?;
     println!(
         "{upgrades} upgrades each, {CLIENTS} closed-loop careful clients: requests lost of those sent; \
          what was not sent, and may be sent again; connections made anew by clients that keep theirs\n"
@@ -139,8 +139,8 @@ struct Latencies {
 }
 
 fn latencies(bench: &Bench, subjects: &[&Subject]) -> Result<()> {
-    let rounds = bench.pick(6, 1);
-    let lasting = Duration::from_secs(bench.pick(10, 2));
+    let rounds = bench.pick(4, 1);
+    let lasting = Duration::from_secs(bench.pick(5, 2));
     println!(
         "{rounds} pairs of runs of {} s, {RATE} requests a second over {CLIENTS} kept connections, an upgrade each second \
          in one run of each pair; latency from the intended time of sending, us, median of the runs\n",

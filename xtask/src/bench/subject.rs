@@ -19,6 +19,8 @@ use crate::shell;
 
 /// A start, an upgrade and an end take no longer.
 const BOUND: Duration = Duration::from_secs(30);
+/// A reload that has no effect by then is asked for again.
+const AGAIN: Duration = Duration::from_secs(3);
 /// Between two looks at what gives no other sign.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -192,7 +194,18 @@ impl Upgradable {
             }
             Way::Haproxy => {
                 write_version(&self.directory, next)?;
+                // A master that is still at its start forgets the signal.
+                let until = Instant::now() + BOUND;
                 self.signal(Signal::USR2)?;
+                let mut again = Instant::now() + AGAIN;
+                while Instant::now() < until && !self.answering_version().is_ok_and(|it| it >= next)
+                {
+                    if Instant::now() > again {
+                        self.signal(Signal::USR2)?;
+                        again += AGAIN;
+                    }
+                    std::thread::sleep(LOOK);
+                }
             }
             Way::NginxBinary => {
                 write_version(&self.directory, next)?;

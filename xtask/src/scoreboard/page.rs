@@ -48,6 +48,9 @@ pub fn section(board: &Board) -> String {
         first.kernel,
         first.processors
     );
+    let mut groups: Vec<String> = board.cases().iter().map(|case| case.group.clone()).collect();
+    groups.dedup();
+    let _ = writeln!(out, "Groups in this run: {}.\n", groups.join(", "));
     let _ = writeln!(out, "![Who passes which case](scoreboard.svg)\n");
     servers(&mut out, board);
     cases(&mut out, board);

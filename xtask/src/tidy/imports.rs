@@ -23,7 +23,7 @@ const CLOCKS: &[&str] = &["Instant::now", "SystemTime"];
 const ADAPTERS: &[&str] = &["axum", "tonic"];
 
 /// What the parts do not know.
-const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "jobs", "axum", "tonic"];
+const DRIVER_AND_ABOVE: &[&str] = &["lifecycle", "http", "child", "jobs", "axum", "tonic"];
 
 enum Imports {
     /// These modules of the library, itself and [`FREE_FOR_ALL`].
@@ -145,13 +145,18 @@ const LAWS: &[ModuleLaw] = &[
         why: "the protocol stands on the parts and is driven without knowing by whom",
     },
     ModuleLaw {
+        module: "child",
+        imports: Imports::AllBut(&["http", "axum", "control", "takeover"]),
+        why: "it hangs itself on the lifecycle (`child`), as a program's own task would",
+    },
+    ModuleLaw {
         module: "jobs",
         imports: Imports::AllBut(&["http", "axum", "control", "takeover"]),
         why: "it hangs itself on the lifecycle (`jobs`), as a program's own task and resource would",
     },
     ModuleLaw {
         module: "lifecycle",
-        imports: Imports::AllBut(&["http", "jobs", "axum"]),
+        imports: Imports::AllBut(&["http", "child", "jobs", "axum"]),
         why: "the driver works the same with no HTTP at all, and whatever stands on top",
     },
     ModuleLaw {

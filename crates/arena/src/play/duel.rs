@@ -50,10 +50,13 @@ impl Told<'_> {
     }
 }
 
+/// A player who waits, by ticket, and where the second one's connection is sent.
+type Waiting = (u64, oneshot::Sender<WebSocket>);
+
 /// The table with one free seat, at most.
 #[derive(Clone)]
 struct Lobby {
-    waiting: Arc<Mutex<Option<(u64, oneshot::Sender<WebSocket>)>>>,
+    waiting: Arc<Mutex<Option<Waiting>>>,
     tickets: Arc<AtomicU64>,
     drain: Drain,
     generation: u32,

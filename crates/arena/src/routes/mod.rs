@@ -9,13 +9,15 @@
 //! | `GET /orders/{id}`, `GET /orders/count` | what is stored |
 //! | `POST /jobs?take=MS` | stores a background job that takes so long: 201 `{"id":n}` |
 //! | `GET /jobs` | how many jobs are in which state, and what they did |
+//! | `GET /events` | each count as a server-sent event |
 //! | `POST /upload` | reads a body to its end: `{"bytes":n}` |
 //! | `GET /download?bytes=N` | N bytes |
 //!
-//! Everything else is refused in JSON. Sockets that outlive a request (WebSocket, event streams) and gRPC get
+//! Everything else is refused in JSON. Sockets that outlive a request (WebSocket) and gRPC get
 //! a file of their own beside these and one line in [`router`].
 
 pub(crate) mod answer;
+pub mod events;
 mod transfer;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::counter::Counter;
 use crate::jobs::{self, JobQueue};
 use crate::orders::{self, Orders};
 
+pub use self::events::Events;
 pub use self::transfer::{CHUNK_BYTES, DOWNLOAD_LIMIT_BYTES, UPLOAD_LIMIT_BYTES, UPLOAD_PAUSE};
 
 /// What the handlers share.
@@ -43,6 +46,8 @@ pub struct App {
     pub orders: Arc<Orders>,
     /// Background jobs.
     pub jobs: JobQueue,
+    /// Tells what is counted.
+    pub events: Events,
     /// How long `GET /a` waits before it counts.
     pub slow: Duration,
     /// The version `GET /version` tells.
@@ -74,6 +79,7 @@ pub fn router(app: &App) -> Router {
         .route("/version", version)
         .merge(orders::http::router(Arc::clone(&app.orders)))
         .merge(jobs::http::router(app.jobs.clone()))
+        .merge(events::router(app.events.clone()))
         .merge(transfer::router())
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)

@@ -22,6 +22,8 @@ struct Service {
     router: Router,
     app: App,
     store: Store,
+    /// Streams end with it.
+    _life: lameduck::Lifecycle,
     _database: Database,
 }
 
@@ -29,15 +31,18 @@ impl Service {
     async fn start() -> Self {
         let database = Database::sqlite();
         let store = database.open().await;
+        let life = lameduck::Lifecycle::builder().without_signals().start().unwrap();
+        let counter = Arc::new(Counter::continue_in(fresh_home(), 0, store.clone()));
         let app = App {
-            counter: Arc::new(Counter::continue_in(fresh_home(), 0, store.clone())),
+            events: arena::routes::Events::new(Arc::clone(&counter), life.streams()),
+            counter,
             orders: Arc::new(Orders::start(store.clone())),
             jobs: arena::jobs::JobQueue::new(store.clone(), 1),
             slow: Duration::from_millis(30),
             version: "1.2.3".into(),
             generation: 4,
         };
-        Self { router: router(&app), app, store, _database: database }
+        Self { router: router(&app), app, store, _life: life, _database: database }
     }
 
     async fn ask(&self, method: &str, uri: &str, body: impl Into<Body>) -> Response {

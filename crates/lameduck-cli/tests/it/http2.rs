@@ -38,7 +38,7 @@ fn window_update(stream: u32, by: u32) -> Frame {
 /// Opens a connection whose streams may be sent this much at first.
 fn open_with_window(service: &Service, bytes: u32) -> Client {
     let wire = Wire::connect(&service.place("/b").address).unwrap();
-    let mut client = Client { wire };
+    let mut client = Client::over(wire);
     let settings = setting(INITIAL_WINDOW_SIZE, bytes).to_bytes();
     client.wire.send(&[PREFACE, &settings].concat()).unwrap();
     wait(&mut client, |frame| frame.kind == kind::SETTINGS && frame.flags == flag::NONE);
@@ -162,7 +162,7 @@ fn a_slow_http2_reader_gets_all_of_its_answer() {
     let mut service = start("1ms");
     let place: Aim = service.place(&format!("/download?bytes={BYTES}"));
     let wire = Wire::connect_with_receive_buffer(&place.address, 4096).unwrap();
-    let mut client = Client { wire };
+    let mut client = Client::over(wire);
     let opening = [setting(INITIAL_WINDOW_SIZE, ROOM), window_update(0, ROOM), get(&place, 1)];
     let opening: Vec<u8> = opening.iter().flat_map(Frame::to_bytes).collect();
     client.wire.send(&[PREFACE, &opening].concat()).unwrap();

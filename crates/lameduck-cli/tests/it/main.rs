@@ -6,6 +6,7 @@ mod age;
 mod bad_input;
 mod command;
 mod deadline;
+mod events;
 mod exhaustion;
 mod grpc;
 mod heads;

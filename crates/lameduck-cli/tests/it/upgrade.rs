@@ -354,6 +354,51 @@ fn a_stop_over_the_socket_ends_with_the_reports_code() {
 }
 
 #[test]
+fn a_stop_ends_the_generations_that_still_finish_as_well() {
+    let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
+    let mut service = Service::upgradable(&flags);
+    let place = service.place("/a");
+    let mut long = Wire::connect(&place.address).unwrap();
+    long.request(&place.get(""));
+    service.wait_in_hand(1);
+    service.upgrade();
+    service.wait_answers_from(2);
+    // The other one alone first: it is not there.
+    let none = service.operate("stop", &["--generation", "7"]);
+    assert_eq!((none.code, &*none.stdout), (Some(1), ""));
+    assert!(none.stderr.starts_with("error: there is no generation 7\nhint: "), "{}", none.stderr);
+    let ended = service.operate("stop", &[]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(3), ""), "{}", ended.stdout);
+    assert!(ended.stdout.starts_with("Stopped: finished in "), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("\nStopped generation 1: deadline exceeded in "),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("\n  cut: request GET /a\n"), "{}", ended.stdout);
+    assert_eq!(service.wait().code, Some(3));
+    service.leaves_no_process();
+}
+
+#[test]
+fn a_stop_of_one_generation_leaves_the_others() {
+    let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
+    let mut service = Service::upgradable(&flags);
+    let place = service.place("/a");
+    let mut long = Wire::connect(&place.address).unwrap();
+    long.request(&place.get(""));
+    service.wait_in_hand(1);
+    service.upgrade();
+    service.wait_answers_from(2);
+    let ended = service.operate("stop", &["--generation", "1"]);
+    assert_eq!((ended.code, &*ended.stderr), (Some(3), ""), "{}", ended.stdout);
+    assert_eq!(service.wait().code, Some(3));
+    assert_eq!(service.version()["generation"], 2);
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
+    service.leaves_no_process();
+}
+
+#[test]
 fn a_stop_over_the_socket_tells_what_the_deadline_cut() {
     let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
     let mut service = Service::upgradable(&flags);

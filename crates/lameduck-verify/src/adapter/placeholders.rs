@@ -1,8 +1,19 @@
 //! What stands for a value that is known only when a server is started.
 
 /// The placeholders there are.
-const NAMES: [&str; 9] =
-    ["port", "host", "address", "admin_port", "admin_address", "dir", "build", "pid", "lameduck"];
+const NAMES: [&str; 11] = [
+    "port",
+    "host",
+    "address",
+    "admin_port",
+    "admin_address",
+    "tls_port",
+    "tls_address",
+    "dir",
+    "build",
+    "pid",
+    "lameduck",
+];
 
 /// The values of one run of a server, by the placeholders' names.
 #[derive(Clone, Debug, Default)]

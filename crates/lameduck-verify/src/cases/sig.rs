@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// An idle server has nothing to wait for.
 const IDLE_EXIT: Duration = Duration::from_secs(1);
+/// So often an idle exit is tried.
+const IDLE_EXITS: usize = 3;
 /// What a server that waits for an event, not for a poll, needs at most.
 const QUICK_EXIT: Duration = Duration::from_millis(100);
 /// After the last byte of the last answer.
@@ -42,7 +44,7 @@ pub(super) const CASES: &[Case] = &[
         title: "an idle server exits when it is told to",
         setup: "the server is ready and has no connection",
         action: "the stop signal",
-        criterion: "it exits by itself within 1 s with the code of a clean stop; within 100 ms to pass without a warning",
+        criterion: "each of three times it exits by itself within 1 s with the code of a clean stop; once within 100 ms to pass without a warning",
         why: "a restart waits for it, and a supervisor that loses patience kills",
         source: "Go polls every 500 ms, uvicorn every 100 ms",
         needs: &[Need::Stop],
@@ -207,23 +209,34 @@ fn milliseconds(time: Duration) -> String {
 }
 
 fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
-    stage.start()?;
-    let told = stage.stop()?;
-    let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
-    let took = gone.at.duration_since(told);
-    stage.figure_ms("exit when idle", took);
-    match gone.code() {
-        Some(code) if !stage.adapter.stop.exit.contains(&code) => {
-            return fail(format!("it exited with code {code}, which is not one of a clean stop"));
+    let (mut slowest, mut quickest) = (Duration::ZERO, Duration::MAX);
+    // A busy machine makes one exit late; a server that polls is late most of the time.
+    for _ in 0..IDLE_EXITS {
+        stage.start()?;
+        let told = stage.stop()?;
+        let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
+        match gone.code() {
+            Some(code) if !stage.adapter.stop.exit.contains(&code) => {
+                return fail(format!(
+                    "it exited with code {code}, which is not one of a clean stop"
+                ));
+            }
+            Some(_) => {}
+            None => {
+                return inconclusive("its exit code cannot be seen: it is not the tester's child");
+            }
         }
-        Some(_) => {}
-        None => return inconclusive("its exit code cannot be seen: it is not the tester's child"),
+        let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
+        (slowest, quickest) = (slowest.max(took), quickest.min(took));
     }
-    let text = format!("it exited {} after the stop", milliseconds(took));
-    match took.saturating_sub(lame_duck(stage)) {
-        took if took > IDLE_EXIT => fail(text),
-        took if took > QUICK_EXIT => warn(text),
-        _ => pass(text),
+    stage.figure_ms("exit when idle", quickest);
+    let text = format!("it exited {} after the stop at the quickest", milliseconds(quickest));
+    if slowest > IDLE_EXIT {
+        fail(format!("it exited {} after the stop", milliseconds(slowest)))
+    } else if quickest > QUICK_EXIT {
+        warn(text)
+    } else {
+        pass(text)
     }
 }
 

@@ -24,6 +24,7 @@ pub mod kind {
     pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
     pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
 }
 
 /// Flags of frames (RFC 9113, section 6).
@@ -66,15 +67,22 @@ pub enum UpTo {
 pub struct Client {
     /// The connection, to be watched.
     pub wire: Wire,
+    /// Frames that were looked at by [`attend`](Client::attend).
+    attended: usize,
 }
 
 impl Client {
+    /// A client on a wire on which nothing was read yet.
+    pub fn over(wire: Wire) -> Client {
+        Client { wire, attended: 0 }
+    }
+
     /// Connects and goes as far as said.
     ///
     /// # Errors
     /// When it cannot connect or write, or (for [`UpTo::SettingsAcknowledged`]) no SETTINGS came in `limit`.
     pub fn open(place: &Place, up_to: UpTo, limit: Duration) -> io::Result<Client> {
-        let mut client = Client { wire: Wire::connect(&place.address)? };
+        let mut client = Client::over(Wire::connect(&place.address)?);
         match up_to {
             UpTo::PartOfPreface => client.wire.send(&PREFACE[..9])?,
             UpTo::Preface => client.wire.send(PREFACE)?,
@@ -96,6 +104,76 @@ impl Client {
             client.wire.send(&acknowledgement(kind::SETTINGS, &[]).to_bytes())?;
         }
         Ok(client)
+    }
+
+    /// As [`open`](Client::open) with [`UpTo::SettingsAcknowledged`], with settings of its own: pairs of an identifier and
+    /// a value (RFC 9113, section 6.5.2).
+    ///
+    /// # Errors
+    /// When it cannot connect or write, or no SETTINGS came in `limit`.
+    pub fn open_with(place: &Place, chosen: &[(u16, u32)], limit: Duration) -> io::Result<Client> {
+        let mut client = Client::over(Wire::connect(&place.address)?);
+        let payload = chosen.iter().flat_map(|(id, value)| {
+            [id.to_be_bytes().to_vec(), value.to_be_bytes().to_vec()].concat()
+        });
+        let chosen = Frame { payload: payload.collect(), ..settings() };
+        client.wire.send(&[PREFACE, &chosen.to_bytes()].concat())?;
+        let is_settings = |frame: &Frame| frame.kind == kind::SETTINGS && frame.flags == flag::NONE;
+        match client.attend(|client| client.frames().iter().any(is_settings), limit)? {
+            true => Ok(client),
+            false => {
+                Err(io::Error::other(format!("no SETTINGS from {} in {limit:?}", place.address)))
+            }
+        }
+    }
+
+    /// Reads as a well-behaved client does, acknowledging SETTINGS and PINGs, until `is_over`, the connection ended or
+    /// `limit` passed; says whether it is over.
+    pub fn attend(
+        &mut self,
+        is_over: impl Fn(&Client) -> bool,
+        limit: Duration,
+    ) -> io::Result<bool> {
+        let deadline = std::time::Instant::now() + limit;
+        loop {
+            let frames = self.frames();
+            for frame in &frames[self.attended.min(frames.len())..] {
+                let is_asked = matches!(frame.kind, kind::SETTINGS | kind::PING);
+                if is_asked && frame.flags & flag::ACK == 0 {
+                    let payload = if frame.kind == kind::PING { &frame.payload[..] } else { &[] };
+                    // A peer that has closed needs no acknowledgement.
+                    let _ = self.wire.send(&acknowledgement(frame.kind, payload).to_bytes());
+                }
+            }
+            self.attended = frames.len();
+            if is_over(self) {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if self.wire.end() != End::Open || left.is_zero() || !self.wire.read_some(left)? {
+                return Ok(is_over(self));
+            }
+        }
+    }
+
+    /// The bytes of DATA received on a stream, as text.
+    pub fn data(&self, stream: u32) -> String {
+        let frames = self.frames();
+        let data = frames.iter().filter(|frame| frame.kind == kind::DATA && frame.stream == stream);
+        let bytes: Vec<u8> = data.flat_map(|frame| frame.payload.clone()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether anything of an answer came on a stream.
+    pub fn is_begun(&self, stream: u32) -> bool {
+        self.frames().iter().any(|frame| frame.kind == kind::HEADERS && frame.stream == stream)
+    }
+
+    /// The error code of the RST_STREAM of a stream, if there is one.
+    pub fn reset_code(&self, stream: u32) -> Option<u32> {
+        let frames = self.frames();
+        let reset = frames.iter().find(|it| it.kind == kind::RST_STREAM && it.stream == stream)?;
+        Some(u32::from_be_bytes(reset.payload.get(..4)?.try_into().ok()?))
     }
 
     /// Opens a stream with a `GET`. Client streams have odd ids that grow.
@@ -196,6 +274,38 @@ pub fn get(place: &Place, stream: u32) -> Frame {
         payload.extend(string(value));
     }
     Frame { kind: kind::HEADERS, flags: flag::END_HEADERS | flag::END_STREAM, stream, payload }
+}
+
+/// HEADERS of a `POST` whose body follows, with further fields.
+pub fn post(place: &Place, stream: u32, fields: &[(&str, &str)]) -> Frame {
+    // Of the static table: 3 is `:method: POST`, 6 is `:scheme: http`; the rest as in [`get`].
+    let mut payload = vec![0x80 | 3, 0x80 | 6];
+    for (name, value) in [(4, &place.path), (1, &place.host)] {
+        payload.push(name);
+        payload.extend(string(value));
+    }
+    for (name, value) in fields {
+        // A literal with a literal name.
+        payload.push(0);
+        payload.extend(string(name));
+        payload.extend(string(value));
+    }
+    Frame { kind: kind::HEADERS, flags: flag::END_HEADERS, stream, payload }
+}
+
+/// DATA.
+pub fn data(stream: u32, payload: &[u8], flags: u8) -> Frame {
+    Frame { kind: kind::DATA, flags, stream, payload: payload.to_vec() }
+}
+
+/// More room for the peer to send.
+pub fn window_update(stream: u32, bytes: u32) -> Frame {
+    Frame {
+        kind: kind::WINDOW_UPDATE,
+        flags: flag::NONE,
+        stream,
+        payload: bytes.to_be_bytes().to_vec(),
+    }
 }
 
 /// A string without Huffman code: its length in the prefix form of RFC 7541, section 5.1, then its bytes.

@@ -30,6 +30,8 @@ pub struct Launch {
     pub prefix: Vec<String>,
     /// Put in the place of its whole command.
     pub command: Option<Vec<String>>,
+    /// Words after its command.
+    pub add: Vec<String>,
     /// Where its standard output goes.
     pub stdout: Option<Stdio>,
     /// Where its standard error goes.
@@ -92,7 +94,10 @@ impl Service {
         let scratch = Scratch::new()?;
         let address = launch.address.map_or_else(free_address, Ok)?;
         let admin = free_address()?;
-        let values = values(scratch.path(), build, address, admin);
+        let tls = free_address()?;
+        let values = values(scratch.path(), build, address, admin)
+            .with("tls_port", tls.port().to_string())
+            .with("tls_address", tls.to_string());
         prepare(adapter, &values, &scratch)?;
         let target = launched(adapter, &values, &scratch, launch)?;
         Ok(Service { address, admin, values, target, replaced: Vec::new(), main: None, scratch })
@@ -322,7 +327,7 @@ fn launched(
 ) -> Result<Target, Fault> {
     let own = adapter.command.as_ref().ok_or_else(|| Fault("there is no command".to_owned()))?;
     let own = launch.command.clone().unwrap_or_else(|| own.0.clone());
-    let mut own = own.iter().map(|word| values.put_in(word));
+    let mut own = own.iter().chain(&launch.add).map(|word| values.put_in(word));
     let program = own.next().ok_or_else(|| Fault("no command".to_owned()))?;
     let own = std::iter::once(program_of(&program)).chain(own);
     let words: Vec<String> = launch.prefix.iter().cloned().chain(own).collect();

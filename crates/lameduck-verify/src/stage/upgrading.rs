@@ -30,7 +30,7 @@ pub struct Upgraded {
     pub took: Duration,
     /// What its command came to, if it has one.
     pub ran: Option<Ran>,
-    /// Who answered before.
+    /// Who may have answered before.
     pub before: BTreeSet<String>,
     /// Who answers now, if the server tells and the upgrade was done.
     pub after: Option<String>,
@@ -89,6 +89,22 @@ impl Stage<'_> {
         }
     }
 
+    /// Everyone who may answer now: those who do, and where the server tells process ids, all its processes. One worker
+    /// may answer many times in a row while others wait.
+    pub fn old_ones(&mut self) -> Result<BTreeSet<String>, Fault> {
+        let mut old = self.identities()?;
+        let tells = self.adapter.identity.as_ref().map(|identity| identity.tells);
+        if matches!(tells, Some(Tells::Pid | Tells::Worker)) && self.adapter.running.is_none() {
+            old.extend(self.service().processes().iter().map(u32::to_string));
+        }
+        Ok(old)
+    }
+
+    /// Whether nobody answers but these.
+    pub fn only_old_ones(&self, old: &BTreeSet<String>) -> bool {
+        self.identities().is_ok_and(|now| now.is_subset(old))
+    }
+
     /// Asks for an upgrade and waits until it is done.
     ///
     /// # Errors
@@ -106,7 +122,7 @@ impl Stage<'_> {
 
     /// As [`try_upgrade`](Stage::try_upgrade), with another limit than the adapter's.
     pub fn try_upgrade_within(&mut self, limit: Duration) -> Result<Upgraded, Fault> {
-        let before = self.identities()?;
+        let before = self.old_ones()?;
         if let Some(running) = self.adapter.running.clone() {
             return self.by_action(&running.action, before);
         }

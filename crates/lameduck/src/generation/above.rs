@@ -6,7 +6,7 @@ use super::attempt::{Attempt, Stage};
 use super::{Action, Generation, refused};
 use crate::phase::{self, Cause, Refusal};
 use crate::takeover::predecessor;
-use crate::takeover::successor::{self, Successor};
+use crate::takeover::successor::{self, Presence, Successor};
 
 impl Generation {
     pub(super) fn above_does(&mut self, now: Instant, input: successor::Input) {
@@ -24,6 +24,10 @@ impl Generation {
             Does::Initialise(_) => self.actions.push_back(Action::Initialise),
             Does::Accept { predecessor, .. } => {
                 self.actions.push_back(Action::TakeOver(predecessor));
+                if predecessor == Presence::Lost {
+                    // It leads to nobody any more.
+                    self.actions.push_back(Action::TakeName);
+                }
                 self.live(now, phase::Input::Ready);
             }
             // Served where it is received, as long as `adopts` says so.

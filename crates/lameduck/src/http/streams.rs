@@ -31,7 +31,7 @@ use pin_project_lite::pin_project;
 use tokio::time::timeout_at;
 
 use crate::lifecycle::{Drain, Lifecycle};
-use crate::phase::Asked;
+use crate::phase::{Asked, LONGEST};
 
 /// Over how long the ends of streams are spread; half of the time until the cut where that is shorter.
 pub const SPREAD: Duration = Duration::from_secs(1);
@@ -156,11 +156,14 @@ impl Streams {
                 (_, _) => Duration::ZERO,
             };
             let most = drain.cut_at().map(|at| at.saturating_duration_since(now) / 2);
-            let wait = (after + self.spread.mul_f64(place)).min(most.unwrap_or(Duration::MAX));
+            let wait =
+                after.saturating_add(self.spread.mul_f64(place)).min(most.unwrap_or(LONGEST));
             // A second word (a stop after the upgrade, or the successor's loss) begins the wait anew.
             let changed = drain.asked_for(|again| again != asked);
-            if timeout_at((now + wait).into(), changed).await.is_err() {
-                return;
+            match timeout_at((now + wait).into(), changed).await {
+                Ok(again) if again != asked => {}
+                // Its turn has come, or the life is over.
+                Ok(_) | Err(_) => return,
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::listener::AcceptErrors;
 use crate::log::{Log, LogFormat};
 use crate::notify::Notifier;
 use crate::notify::teller::Teller;
-use crate::operator::Operator;
+use crate::operator::{Operator, Strangers};
 use crate::phase::{Config, Machine};
 use crate::readiness::Sign;
 use crate::respawn::{self, Program};
@@ -484,6 +484,13 @@ impl Lifecycle {
             report: self.shared.report.clone(),
             waiting: Arc::clone(&upgrades.waiting),
             scope,
+            view: self.shared.view.clone(),
+            adopting: Arc::new(Adopting {
+                handover: Arc::clone(&self.shared.handover),
+                registry: Arc::clone(&self.shared.registry),
+                log: self.log(),
+            }),
+            strangers: Strangers::none(),
         };
         drop(self.shared.runtime.spawn(operator.run(socket)));
     }

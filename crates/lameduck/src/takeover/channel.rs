@@ -192,6 +192,12 @@ impl AsyncChannel {
         send(self.socket.get_ref(), &encode(message)?, descriptors)
     }
 
+    /// Keeps the other end from sending anything more. What it has sent can still be received, and then the end.
+    pub(crate) fn shut(&self) {
+        // A conversation that is over already has nothing to keep out.
+        let _ = rustix::net::shutdown(self.socket.get_ref(), rustix::net::Shutdown::Read);
+    }
+
     /// The process at the other end, as the kernel knows it.
     pub(crate) fn peer(&self) -> io::Result<Pid> {
         let peer = crate::sys::peer(self.socket.get_ref().as_fd())?;

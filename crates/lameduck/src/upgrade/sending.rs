@@ -1,38 +1,164 @@
-//! Sends the connections that can move to the successor, one message each.
+//! Sends the connections that can move to the successor, one message each; and when that is gone, to the generation that
+//! serves then.
 
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::conversation::SEND;
+use crate::conversation::{SEND, unless};
+use crate::exit;
+use crate::generations::Place;
 use crate::handover::{Handover, Moved};
-use crate::takeover::channel::AsyncChannel;
-use crate::takeover::wire::{Connection, Message};
+use crate::operate::ADOPT;
+use crate::takeover::channel::{AsyncChannel, Came, Channel};
+use crate::takeover::wire::{Command, Connection, Message};
 
-/// Sends idle connections off until nothing holds the way any more.
-pub(super) async fn send_connections(
-    channel: &AsyncChannel,
-    mut moving: mpsc::UnboundedReceiver<Moved>,
-    handover: &Handover,
-) -> io::Result<()> {
-    while let Some(moved) = moving.recv().await {
-        let message = Message::Connection(Connection {
-            server: moved.server.to_string(),
-            peer: moved.stream.entry().peer().to_string(),
-            unread: moved.unread.clone(),
-            spilled: None,
-            session: moved.session.as_deref().cloned(),
-        });
-        let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
-        if let Err(error) = sent {
-            // The successor is gone: this connection and those behind it are served here again.
-            handover.close();
-            handover.give_back(moved);
-            while let Ok(moved) = moving.try_recv() {
-                handover.give_back(moved);
+/// How often the generation that serves is looked for: at the moment of another upgrade it may not serve yet.
+pub const SEEK: u32 = 5;
+
+/// How long to wait between two looks.
+pub const SEEK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why connections do not move any more.
+pub(super) enum Ended {
+    /// Nobody needs the way any more: the service came back, or everything has moved.
+    Closed,
+    /// There is no other generation that serves.
+    Nowhere,
+}
+
+/// Whether whoever is at the other end has said which sessions it goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sessions {
+    /// It has, and only such ones were sent off.
+    Announced,
+    /// It has not: sessions go on here.
+    Unread,
+}
+
+/// How one conversation ended.
+enum Way {
+    Closed,
+    Lost,
+}
+
+/// Moves connections on, over one conversation after the other.
+pub(super) struct Mover {
+    pub(super) handover: Arc<Handover>,
+    pub(super) place: Place,
+    pub(super) own: u32,
+    /// Told when the service comes back.
+    pub(super) over: CancellationToken,
+}
+
+impl Mover {
+    /// Begins with the successor, whose end `left` tells. While the next one is looked for, connections wait here.
+    pub(super) async fn run(
+        self,
+        successor: Arc<AsyncChannel>,
+        mut moving: mpsc::UnboundedReceiver<Moved>,
+        left: CancellationToken,
+    ) -> Ended {
+        let mut kept = None;
+        let announced = Sessions::Announced;
+        let mut way =
+            self.send(&successor, announced, &mut moving, &mut kept, left.cancelled()).await;
+        drop(successor);
+        while let Way::Lost = way {
+            let Some(newest) = self.seek().await else {
+                self.give_back(kept, moving);
+                return Ended::Nowhere;
+            };
+            way = self.send(&newest, Sessions::Unread, &mut moving, &mut kept, ends(&newest)).await;
+        }
+        Ended::Closed
+    }
+
+    /// Sends idle connections off until nothing holds the way any more, or nobody is at its other end. The one that could
+    /// not be sent is kept.
+    async fn send(
+        &self,
+        channel: &AsyncChannel,
+        sessions: Sessions,
+        moving: &mut mpsc::UnboundedReceiver<Moved>,
+        kept: &mut Option<Moved>,
+        ends: impl Future<Output = ()>,
+    ) -> Way {
+        let mut ends = pin!(ends);
+        loop {
+            if kept.is_none() {
+                match unless(ends.as_mut(), moving.recv()).await {
+                    Some(Some(moved)) => *kept = Some(moved),
+                    Some(None) => return Way::Closed,
+                    None => return Way::Lost,
+                }
             }
-            return Err(error);
+            if sessions == Sessions::Unread
+                && let Some(moved) = kept.take_if(|moved| moved.session.is_some())
+            {
+                self.handover.give_back(moved);
+            }
+            let Some(moved) = kept.as_ref() else { continue };
+            let message = Message::Connection(Connection {
+                server: moved.server.to_string(),
+                peer: moved.stream.entry().peer().to_string(),
+                unread: moved.unread.clone(),
+                spilled: None,
+                session: moved.session.as_deref().cloned(),
+            });
+            let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
+            if sent.is_err() {
+                return Way::Lost;
+            }
+            *kept = None;
         }
     }
-    Ok(())
+
+    /// Nobody takes them: they are served here again.
+    fn give_back(&self, kept: Option<Moved>, mut moving: mpsc::UnboundedReceiver<Moved>) {
+        // When the service has come back the way may be another's already; this one is closed then.
+        if !self.over.is_cancelled() {
+            self.handover.close();
+        }
+        kept.into_iter().for_each(|moved| self.handover.give_back(moved));
+        while let Ok(moved) = moving.try_recv() {
+            self.handover.give_back(moved);
+        }
+    }
+
+    /// The generation that serves now, if it goes on with our connections.
+    async fn seek(&self) -> Option<AsyncChannel> {
+        for _ in 0..SEEK {
+            if self.place.leads_to(self.own) || self.over.is_cancelled() {
+                return None;
+            }
+            if let Ok(Ok(newest)) = tokio::time::timeout(SEND, self.ask()).await {
+                return Some(newest);
+            }
+            tokio::time::sleep(SEEK_PAUSE).await;
+        }
+        None
+    }
+
+    async fn ask(&self) -> io::Result<AsyncChannel> {
+        let channel = Channel::connect(self.place.name())?;
+        channel.check_peer()?;
+        let channel = channel.into_async()?;
+        let command =
+            Command { verb: ADOPT.to_owned(), arguments: vec![format!("generation {}", self.own)] };
+        channel.send(&Message::Command(command), &[]).await?;
+        match channel.receive().await? {
+            Came::Message(Message::Reply(reply), _) if reply.code == exit::OK => Ok(channel),
+            Came::Message(..) | Came::End => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+}
+
+/// Returns when the other end is gone.
+async fn ends(channel: &AsyncChannel) {
+    while let Ok(Came::Message(..)) = channel.receive().await {}
 }

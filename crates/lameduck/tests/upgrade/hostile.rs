@@ -154,6 +154,20 @@ fn ten_thousand_strangers_change_nothing() {
 }
 
 #[test]
+fn silent_strangers_do_not_keep_an_operator_out() {
+    let service = Service::start();
+    let strangers: Vec<_> = (0..200).map(|_| Stranger::connect(&service.control())).collect();
+    let asked = std::time::Instant::now();
+    assert_eq!(service.ask(Verb::Status).code, 0);
+    // They have as long as this to say something, and hold their places meanwhile.
+    assert!(asked.elapsed() < lameduck::operate::ASK, "{:?}", asked.elapsed());
+    let newest = &strangers[strangers.len() - 1];
+    newest.send(&good_command());
+    assert!(!newest.receive().is_empty(), "the last to come still has its place");
+    service.stop();
+}
+
+#[test]
 fn the_control_socket_is_for_this_user_alone() {
     let service = Service::start();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;

@@ -6,7 +6,7 @@ use lameduck::operate::Verb;
 use lameduck_verify::probe::http2::{Client, Frame, UpTo, acknowledgement, flag, kind};
 use lameduck_verify::probe::{Until, Wire, http1, raise_open_files, watch};
 
-use crate::support::{BOUND, Conversation, Service, Setup, free_address, wait, who};
+use crate::support::{BOUND, Conversation, Service, Setup, free_address, wait, wait_gone, who};
 
 /// Idle connections of one upgrade.
 const MANY: usize = 1_000;
@@ -253,6 +253,27 @@ fn a_request_outlives_three_upgrades_on_its_own_generation() {
     // The second generation, which could have passed the connection on, is gone: it ends with its own.
     drop(busy);
     service.target.wait(BOUND).unwrap();
+    service.stop();
+}
+
+/// The second and the third generation, which could pass the connection on, are gone by then.
+#[test]
+fn a_connection_that_was_busy_across_three_upgrades_moves_to_the_newest() {
+    let service = Service::start();
+    let mut busy = service.connect();
+    busy.send(b"POST /size HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nha");
+    wait_in_hand(&service, 1);
+    let (second, _) = service.upgrade();
+    service.upgrade();
+    wait_gone(second);
+    let (newest, generation) = service.upgrade();
+    busy.send(b"lf");
+    assert_eq!(who(&busy.answer()).0, 1);
+    // On the same connection.
+    assert_eq!(who(&busy.get("/")), (generation, newest));
+    // And from there to those that come after.
+    let (newest, generation) = service.upgrade_and_move();
+    assert_eq!(who(&busy.get("/")), (generation, newest));
     service.stop();
 }
 

@@ -79,6 +79,38 @@ fn an_operator_takes_the_service_back() {
     service.stop();
 }
 
+/// The successor stands still from the answer on: whoever is served then is served by the predecessor.
+#[test]
+fn a_rollback_is_answered_when_the_predecessor_accepts() {
+    for _ in 0..5 {
+        let service = Service::start();
+        let first = service.target.pid();
+        let (pid, _) = service.upgrade();
+        assert_eq!(service.ask(Verb::Rollback).code, 0);
+        service.signal(pid, Signal::STOP);
+        assert_eq!(who(&service.get("/")), (1, first));
+        service.signal(pid, Signal::CONT);
+        wait_gone(pid);
+        service.stop();
+    }
+}
+
+/// Nobody who waits for the process hears of its end: somebody else started it.
+#[test]
+fn a_successor_by_hand_that_dies_with_the_name_leaves_it_to_its_predecessor() {
+    let service = Service::start();
+    service.wish("raw crash-with-name");
+    let program = example("misbehaving_successor");
+    let mut second = service.by_hand(&program).start().unwrap();
+    second.wait(BOUND).unwrap();
+    service.target.wait_stderr("Upgrade failed, serving on", BOUND).unwrap();
+    wait(|| ask(&service.control(), Verb::Status, &[]).is_ok(), || service.target.stderr());
+    assert_eq!(service.status()["active"], 1);
+    service.wish("");
+    service.upgrade();
+    service.stop();
+}
+
 #[test]
 fn there_is_no_way_back_after_probation() {
     let mut service = Setup::new().wish("probation 50").start();

@@ -30,6 +30,9 @@ async fn serve(arguments: Arguments) -> io::Result<()> {
     if let Some(threads) = arguments.threads {
         server = server.workers(threads);
     }
+    if let Some(grace) = arguments.grace {
+        server = server.shutdown_timeout(grace.as_secs());
+    }
     let server = server.listen(listener)?.run();
     programs::announce(address)?;
     server.await

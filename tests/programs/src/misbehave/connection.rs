@@ -10,13 +10,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long a connection that has said nothing may live on in the drain.
-const SILENT_LIMIT: Duration = Duration::from_millis(300);
+const SILENT_LIMIT: Duration = Duration::from_millis(150);
 /// How long a connection that has begun to say something may take for it in the drain.
-pub(super) const BEGUN_LIMIT: Duration = Duration::from_millis(1500);
+pub(super) const BEGUN_LIMIT: Duration = Duration::from_millis(1000);
 /// How long the peer may take to close after this side has.
-const LINGER_LIMIT: Duration = Duration::from_millis(1500);
+const LINGER_LIMIT: Duration = Duration::from_millis(500);
+/// What one read takes: requests in one segment are seen together.
+pub(super) const READ_BYTES: usize = 16 * 1024;
+/// The first byte of TLS (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 /// What HTTP/2 begins with; HTTP/1.1 has no such method.
-const PREFACE: &[u8] = b"PRI";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -60,7 +64,7 @@ impl Io {
 pub(super) async fn serve(server: &Arc<Server>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let Some(mut io) = open(server, stream).await else { return };
-    let mut begun = Vec::new();
+    let mut begun = Vec::with_capacity(READ_BYTES);
     match speaks(server, &mut io, &mut begun).await {
         Some(Protocol::Http1) => http1::serve(server, io, begun).await,
         Some(Protocol::Http2) => http2::serve(server, io, begun).await,
@@ -77,6 +81,16 @@ enum Protocol {
 async fn open(server: &Server, stream: TcpStream) -> Option<Io> {
     let socket = io_fd(&stream).ok();
     let Some(acceptor) = &server.tls else { return Some(Io { stream: Box::new(stream), socket }) };
+    // One port speaks both.
+    let mut first = [0];
+    let peeked = tokio::select! {
+        peeked = stream.peek(&mut first) => peeked.ok()?,
+        () = drain_for(server, SILENT_LIMIT), if !server.has(Fault::SilentHolds) => 0,
+        () = server.reached(Phase::Forced) => 0,
+    };
+    if peeked == 0 || first[0] != TLS_HANDSHAKE {
+        return Some(Io { stream: Box::new(stream), socket });
+    }
     let _held = server.has(Fault::HandshakeHolds).then(|| server.hold());
     let accepted = tokio::select! {
         accepted = acceptor.accept(stream) => accepted.ok()?,

@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand, as much as the suite speaks of it.
 
-use super::connection::{BEGUN_LIMIT, Io, drain_for};
+use super::connection::{BEGUN_LIMIT, Io, READ_BYTES, drain_for};
 use super::routes::{self, Piece, Reply};
 use super::server::{Phase, Server};
 use super::{Fault, websocket};
@@ -135,9 +135,10 @@ async fn next(
             let request = Request::parse(&head[..end]);
             return Ok(request.map_or(Next::End(End::InOrder), Next::Request));
         }
+        buffer.reserve(READ_BYTES);
         let is_idle = buffer.is_empty() && is_reused;
         let limit = if is_idle { IDLE_LIMIT } else { BEGUN_LIMIT };
-        let holds = is_idle && server.has(Fault::IdleHolds);
+        let holds = is_idle && (server.has(Fault::IdleHolds) || server.has(Fault::Http10Open));
         tokio::select! {
             read = io.stream.read_buf(buffer) => if read? == 0 { return Ok(Next::End(End::InOrder)) },
             () = drain_for(server, limit), if !holds => return Ok(Next::End(End::InOrder)),

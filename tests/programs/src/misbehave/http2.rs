@@ -34,6 +34,7 @@ async fn engine(server: Arc<Server>, pipe: tokio::io::DuplexStream) {
     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(pipe), service));
     tokio::select! {
+        biased;
         _ = connection.as_mut() => return,
         () = server.drained_by(Fault::CutInFlight) => return,
         () = server.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),

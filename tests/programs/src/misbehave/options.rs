@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 const USAGE: &str = "usage: misbehave --port N [--fault NAME] [--slow MS] [--grace MS] [--lame-duck MS] [--spread MS] \
-                     [--start MS] [--hook MS] [--next PROGRAM] [--ready-limit MS] [--tls]";
+                     [--start MS] [--hook MS] [--next PROGRAM] [--ready-limit MS] [--admin-port N] [--tls]";
 
 /// What the command line says, and how to say it again to a successor.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Options {
     pub(super) next: Option<String>,
     /// How long a successor may take.
     pub(super) ready_limit: Duration,
+    /// Where readiness and liveness are told until the process is gone, beside the service's own port.
+    pub(super) admin_port: Option<u16>,
     pub(super) tls: bool,
     /// The process that waits to hear that this one serves; its listener is this one's standard input.
     pub(super) predecessor: Option<i32>,
@@ -53,6 +55,7 @@ impl Options {
             hook: ms(0),
             next: None,
             ready_limit: ms(3000),
+            admin_port: None,
             tls: false,
             predecessor: None,
             words: words.clone(),
@@ -87,6 +90,10 @@ impl Options {
             "--start" => self.start = time()?,
             "--hook" => self.hook = time()?,
             "--ready-limit" => self.ready_limit = time()?,
+            "--admin-port" => {
+                let port = number?.try_into().map_err(|_| wrong(flag, "takes 0 to 65535"))?;
+                self.admin_port = Some(port);
+            }
             "--next" => self.next = Some(value.to_owned()),
             "--predecessor" => {
                 self.predecessor = Some(value.parse().map_err(|_| wrong(flag, "takes a process"))?);

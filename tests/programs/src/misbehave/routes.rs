@@ -172,7 +172,9 @@ async fn download(server: Arc<Server>, to: mpsc::Sender<Piece>, bytes: u64) {
         let piece = Piece::Data(Bytes::from_static(&PIECE[..length]));
         tokio::select! {
             sent = to.send(piece) => if sent.is_err() { return },
-            () = server.drained_by(Fault::CutSlowReader) => return drop(to.try_send(Piece::Cut)),
+            () = server.drained_by(Fault::CutSlowReader) => {
+                return drop(to.send(Piece::Cut).await);
+            }
         }
         left -= length as u64;
     }

@@ -21,6 +21,8 @@ const HOOK_LIMIT: Duration = Duration::from_secs(1);
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 /// After a failed accept (out of descriptors, say) a moment passes before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// What a server that drops its queue takes for each accept.
+const SLOW_ACCEPT: Duration = Duration::from_millis(5);
 /// So many may wait in the accept queue.
 const BACKLOG: i32 = 1024;
 /// What a server whose readiness is too early needs until it can answer.
@@ -213,7 +215,7 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
     }
     let listener = match options.predecessor {
         Some(_) if options.fault != Some(Fault::Rebind) => upgrade::inherited()?,
-        _ => bind(&options)?,
+        _ => bind(options.port, options.fault == Some(Fault::Rebind))?,
     };
     let address = listener.local_addr()?;
     let tls = options.tls.then(|| tls::acceptor(options.fault)).transpose()?;
@@ -237,6 +239,10 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         children: Mutex::new(Vec::new()),
         options,
     });
+    if let Some(port) = server.options.admin_port {
+        // Both generations of an upgrade tell theirs: right for a small test alone.
+        tokio::spawn(accept_admin(server.clone(), bind(port, true)?));
+    }
     let accepting = tokio::spawn(accept(server.clone(), listener));
     crate::announce(address)?;
     upgrade::tell_predecessor(&server);
@@ -372,6 +378,10 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         return;
     };
     loop {
+        if server.has(Fault::DropQueue) {
+            // A server that is quick enough has no queue to drop.
+            tokio::time::sleep(SLOW_ACCEPT).await;
+        }
         tokio::select! {
             biased;
             () = server.reached(Phase::Draining), if !server.has(Fault::KeepAccepting) => break,
@@ -399,14 +409,25 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-fn bind(options: &Options) -> io::Result<TcpListener> {
+/// Until the process is gone.
+async fn accept_admin(server: Arc<Server>, listener: TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let server = server.clone();
+        tokio::spawn(async move { connection::serve(&server, stream).await });
+    }
+}
+
+fn bind(port: u16, shares_port: bool) -> io::Result<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    if options.fault == Some(Fault::Rebind) {
+    if shares_port {
         socket.set_reuse_port(true)?;
     }
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], options.port)).into())?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -25,7 +25,7 @@ fn refused(
     stand: Stand,
     limit: Duration,
 ) -> Result<Result<Duration, String>, Fault> {
-    let before = stage.identities()?;
+    let before = stage.old_ones()?;
     let load = stage.load(stage.fast(), Mode::KeepAlive);
     stage.put_program(stand)?;
     let (seen, upgraded) = stage.under_load(&load, |stage| stage.try_upgrade_within(limit))?;
@@ -213,7 +213,7 @@ fn signal(pid: u32, signal: Signal) {
 pub(super) fn old_dies(stage: &mut Stage<'_>) -> Outcome {
     for _ in 0..ATTEMPTS {
         stage.start()?;
-        let before = stage.identities()?;
+        let before = stage.old_ones()?;
         let known = stage.service().processes();
         let port = stage.service().address.port();
         let inode = listening(port)?.first().map(|one| one.inode);
@@ -231,7 +231,7 @@ pub(super) fn old_dies(stage: &mut Stage<'_>) -> Outcome {
         };
         signal(new, Signal::STOP);
         // Frozen, it cannot become ready any more; whether it was before is asked of those who answer.
-        let is_early = stage.identities().is_ok_and(|now| now == before);
+        let is_early = stage.only_old_ones(&before);
         let old = stage.service().main_pid();
         if !is_early {
             signal(new, Signal::CONT);
@@ -275,7 +275,7 @@ pub(super) fn stopped(stage: &mut Stage<'_>) -> Outcome {
     for pause in [0, 5, 20] {
         stage.start()?;
         let known = stage.service().processes();
-        let before = stage.identities()?;
+        let before = stage.old_ones()?;
         let asked = stage.ask_in_background()?;
         let Some(new) = wait_new(stage, &known) else {
             return inconclusive("the upgrade started no process");
@@ -284,7 +284,7 @@ pub(super) fn stopped(stage: &mut Stage<'_>) -> Outcome {
         std::thread::sleep(Duration::from_millis(pause));
         // Frozen, the new version cannot get further. Once it answers, the upgrade is over and the stop is another's.
         signal(new, Signal::STOP);
-        let is_early = before.is_empty() || stage.identities().is_ok_and(|now| now == before);
+        let is_early = before.is_empty() || stage.only_old_ones(&before);
         if is_early {
             met += 1;
             let told = stage.stop()?;

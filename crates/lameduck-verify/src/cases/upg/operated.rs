@@ -1,5 +1,6 @@
 //! Upgrades as operators ask for them.
 
+use crate::adapter::Tells;
 use crate::case::{Fault, Outcome, fail, inconclusive, pass, skip};
 use crate::load::Mode;
 use crate::probe::Wire;
@@ -45,7 +46,8 @@ pub(super) fn two_at_once(stage: &mut Stage<'_>) -> Outcome {
     loop {
         let who = stage.identities()?;
         // Workers of one generation are several, too; without an identity an answer is all that can be asked for.
-        let one = stage.adapter.identity.is_none() || who.len() == 1;
+        let tells = stage.adapter.identity.as_ref().map(|identity| identity.tells);
+        let one = matches!(tells, None | Some(Tells::Worker)) || who.len() == 1;
         if one {
             break;
         }

@@ -4,7 +4,7 @@ use crate::adapter::Adapter;
 use crate::address::Place;
 use crate::case::{Fault, Outcome, fail, inconclusive, pass};
 use crate::fate::{Fate, Tally};
-use crate::load::Mode;
+use crate::load::{Load, Mode};
 use crate::probe::Until;
 use crate::stage::{SOON, Stage};
 use std::time::{Duration, Instant};
@@ -62,12 +62,11 @@ fn is_running(adapter: &Adapter) -> bool {
 }
 
 /// Upgrades under a load, and what is said of it.
-fn under(stage: &mut Stage<'_>, place: Place, mode: Mode) -> Outcome {
-    let load = stage.load(place, mode);
-    let (seen, done) = stage.under_load(&load, |stage| upgrades(stage, UPGRADES))?;
+fn under(stage: &mut Stage<'_>, load: &Load) -> Outcome {
+    let (seen, done) = stage.under_load(load, |stage| upgrades(stage, UPGRADES))?;
     // What runs already is not the tester's to kill: there the baseline alone is the proof.
     if !is_running(stage.adapter)
-        && let Some(blind) = stage.control(&load)?
+        && let Some(blind) = stage.control(load)?
     {
         return blind;
     }
@@ -92,19 +91,21 @@ fn judged(seen: &Tally, done: usize) -> Outcome {
 
 pub(super) fn new_connections(stage: &mut Stage<'_>) -> Outcome {
     begin(stage)?;
-    let place = stage.fast();
-    under(stage, place, Mode::NewConnection)
+    let load = stage.load(stage.fast(), Mode::NewConnection);
+    under(stage, &load)
 }
 
 pub(super) fn kept_connections(stage: &mut Stage<'_>) -> Outcome {
     begin(stage)?;
     let (place, mode) = stage.posting();
-    under(stage, place, mode)
+    // Without a pause: the more requests are on their way, the surer a close meets one.
+    let load = stage.load(place, mode).pause(Duration::ZERO);
+    under(stage, &load)
 }
 
 pub(super) fn queued(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
-    let before = stage.identities()?;
+    let before = stage.old_ones()?;
     let mut queued = stage.backlog(QUEUED)?;
     // Asked for while nothing can be accepted: the queue is full when the upgrade begins.
     let _asked = stage.ask_in_background()?;
@@ -112,7 +113,7 @@ pub(super) fn queued(stage: &mut Stage<'_>) -> Outcome {
     queued.watch(Until::Answered, SOON)?;
     let (fates, count) = (queued.fates(), queued.len() as u64);
     let deadline = Instant::now() + SOON;
-    while !before.is_empty() && stage.identities().is_ok_and(|now| now == before) {
+    while !before.is_empty() && stage.only_old_ones(&before) {
         if Instant::now() >= deadline {
             return inconclusive("the upgrade was not done within 5 s");
         }

@@ -1,0 +1,182 @@
+//! Kept-alive and pipelined connections at the stop.
+
+use crate::answer::Persistence;
+use crate::case::{Outcome, fail, inconclusive, pass};
+use crate::cases::witness;
+use crate::probe::{End, Until};
+use crate::stage::{SOON, Stage, Wires};
+use std::time::Duration;
+
+const IDLE: usize = 10;
+
+/// When the requests of H1/4 are sent after the stop; the first at the same moment, with the server frozen meanwhile.
+const CROSSINGS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+];
+
+pub(super) fn idle_is_closed(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let mut wires = stage.idle(IDLE)?;
+    let told = stage.stop()?;
+    let limit = stage.exit_limit();
+    wires.watch(Until::Closed, limit)?;
+    let last = wires.iter().filter_map(|wire| wire.ended()).max();
+    let took = last.map(|last| last.duration_since(told)).unwrap_or_default();
+    stage.figure_ms("idle connections closed after", took);
+    let (eof, reset) = (wires.ended(End::Eof), wires.ended(End::Reset));
+    if reset > 0 {
+        return fail(format!("{reset} of {IDLE} were reset"));
+    }
+    if eof < IDLE {
+        return fail(format!("{} of {IDLE} were still open {limit:?} after the stop", IDLE - eof));
+    }
+    let deadline = stage.lame_duck() + stage.deadline();
+    match took < deadline {
+        true => pass(format!("all {IDLE} were closed within {:.0} ms", took.as_secs_f64() * 1e3)),
+        false => fail(format!(
+            "the last was closed {:.1} s after the stop, by the deadline",
+            took.as_secs_f64()
+        )),
+    }
+}
+
+/// What one crossing came to.
+#[derive(Default)]
+struct Crossed {
+    answered: usize,
+    closed_before: usize,
+    lost: Vec<&'static str>,
+    /// Ran and were not answered, where the target counts.
+    ran: Option<u64>,
+}
+
+pub(super) fn crossing(stage: &mut Stage<'_>) -> Outcome {
+    let mut answered = 0;
+    let mut unanswered = 0;
+    for after in CROSSINGS {
+        let crossed = cross(stage, after)?;
+        let ms = after.as_millis();
+        match crossed.ran {
+            Some(0) => unanswered += crossed.lost.len(),
+            Some(ran) => {
+                return fail(format!(
+                    "{ran} of {IDLE} sent {ms} ms after the stop ran and were not answered"
+                ));
+            }
+            None if crossed.lost.is_empty() => {}
+            None => {
+                return fail(format!(
+                    "{} of {IDLE} sent {ms} ms after the stop were lost ({}), and nobody can tell whether they ran",
+                    crossed.lost.len(),
+                    crossed.lost[0]
+                ));
+            }
+        }
+        answered += crossed.answered;
+        unanswered += crossed.closed_before;
+    }
+    pass(format!("{answered} were answered, {unanswered} were closed and did not run"))
+}
+
+fn cross(stage: &mut Stage<'_>, after: Duration) -> Result<Crossed, crate::case::Fault> {
+    stage.start()?;
+    let base = witness::counted(stage)?;
+    let mut wires = stage.idle(IDLE)?;
+    let (mut held, takes) = stage.in_flight(1)?;
+    if after.is_zero() {
+        stage.freeze()?;
+    }
+    stage.stop()?;
+    std::thread::sleep(after);
+    let request = stage.fast().get("");
+    let mut crossed = Crossed::default();
+    for wire in wires.iter_mut() {
+        // A close that could be seen was seen: sending into it would be the client's own fault.
+        if wire.has_closed() {
+            crossed.closed_before += 1;
+        } else {
+            wire.request(&request);
+        }
+    }
+    if after.is_zero() {
+        stage.thaw()?;
+    }
+    held.watch(Until::Answered, takes + SOON)?;
+    wires.watch(Until::Answered, SOON)?;
+    for wire in wires.iter() {
+        // The first request is the one that made the connection a kept one.
+        match wire.fates().get(1) {
+            Some(crate::fate::Fate::Answered) => crossed.answered += 1,
+            Some(fate) => crossed.lost.push(fate.name()),
+            None => {}
+        }
+    }
+    let counted = base.zip(witness::told(&held[0]));
+    crossed.ran = counted.map(|(base, told)| {
+        let expected = base + (IDLE + crossed.answered) as u64 + 1;
+        told.saturating_sub(expected)
+    });
+    Ok(crossed)
+}
+
+pub(super) fn pipelined(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let base = witness::counted(stage)?;
+    let (slow, fast) = (stage.path("slow")?, stage.fast());
+    let takes = stage.adapter.paths.slow_takes.map_or(SOON, |span| *span);
+    let mut wires = stage.silent("pipelined", 1)?;
+    wires[0].requests_in_one_write(&[slow.get(""), fast.get(""), fast.get("")].concat(), 3);
+    wires.watch(Until::Answered, takes / 5)?;
+    if wires[0].received_bytes() > 0 {
+        return inconclusive("the first request was answered before the stop");
+    }
+    // Answered last, so that it counts what the pipelined ones did.
+    let mut last = stage.requests("witness", &slow, 1)?;
+    last.watch(Until::Answered, takes / 5)?;
+    stage.stop()?;
+    wires.watch(Until::Closed, takes + SOON)?;
+    last.watch(Until::Answered, takes + SOON)?;
+    judge_pipelined(&wires, base.zip(witness::told(&last[0])))
+}
+
+fn judge_pipelined(wires: &Wires, counted: Option<(u64, u64)>) -> Outcome {
+    let wire = &wires[0];
+    let answered = wire.answers().len();
+    if answered == 0 {
+        return fail(format!("the first request was not answered: {}", wire.fates()[0].name()));
+    }
+    if answered == 3 {
+        return pass("all three were answered");
+    }
+    if wire.end() != End::Eof {
+        return fail(format!(
+            "{answered} of 3 were answered, then the connection ended so: {:?}",
+            wire.end()
+        ));
+    }
+    if let Some((base, told)) = counted {
+        // The witness counts itself.
+        let ran = told.saturating_sub(base + answered as u64 + 1);
+        return match ran {
+            0 => pass(format!(
+                "{answered} of 3 were answered, the others closed in order and not run"
+            )),
+            ran => fail(format!("{answered} of 3 were answered, and {ran} more ran")),
+        };
+    }
+    let announced =
+        wire.answers().last().is_some_and(|head| head.persistence == Persistence::Close);
+    match announced {
+        // The server may not process what comes after the answer that says so (RFC 9112, section 9.6).
+        true => {
+            pass(format!("{answered} of 3 were answered, and the last answer announced the close"))
+        }
+        false => inconclusive(format!(
+            "{answered} of 3 were answered, the close was not announced, and the target does not tell whether the others ran"
+        )),
+    }
+}
