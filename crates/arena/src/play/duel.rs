@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lameduck::websocket::{Begun, Message, Received, SERVICE_RESTART, WebSocket, WebSockets};
 use lameduck::{Asked, Drain, Error, Lifecycle};
@@ -49,6 +50,9 @@ impl Told<'_> {
         Message::text(serde_json::to_string(self).expect("strings and numbers"))
     }
 }
+
+/// How long a player who waits for another goes on waiting here when a successor serves that does not ask for them.
+const MOVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// A player who waits, by ticket, and where the second one's connection is sent.
 type Waiting = (u64, oneshot::Sender<WebSocket>);
@@ -128,6 +132,8 @@ impl Lobby {
         if socket.send(waiting.message()).await.is_err() && self.stand_up(ticket) {
             return;
         }
+        let lobby = self.clone();
+        let mut stranded = std::pin::pin!(async move { lobby.stranded().await });
         loop {
             let leaves = tokio::select! {
                 second = &mut opponent => {
@@ -139,8 +145,7 @@ impl Lobby {
                     Received::Move => Some(true),
                     Received::Closed => Some(false),
                 },
-                // New players go to the successor, so nobody would come here any more.
-                _ = self.drain.asked_for(|asked| asked == Asked::HandedOver) => Some(true),
+                () = &mut stranded => Some(true),
             };
             match leaves {
                 None => {}
@@ -155,6 +160,18 @@ impl Lobby {
                     return;
                 }
                 Some(false) => return,
+            }
+        }
+    }
+
+    /// New players go to a successor, so nobody comes here any more; one that knows the game asks for this player by
+    /// [`Received::Move`] before this ends.
+    async fn stranded(&self) {
+        loop {
+            self.drain.asked_for(|asked| asked == Asked::HandedOver).await;
+            tokio::time::sleep(MOVES_WITHIN).await;
+            if self.drain.asked() == Asked::HandedOver {
+                return;
             }
         }
     }
