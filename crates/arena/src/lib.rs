@@ -18,6 +18,7 @@ pub mod grpc;
 pub mod jobs;
 mod metrics;
 pub mod orders;
+pub mod play;
 pub mod routes;
 mod service;
 pub mod store;

@@ -139,7 +139,9 @@ impl Sockets {
     }
 
     fn serve(self, life: &Lifecycle, app: &App) -> Result<(), Error> {
-        let router = router(app).merge(grpc::router(&app.counter, life));
+        let router = router(app)
+            .merge(grpc::router(&app.counter, life))
+            .merge(crate::play::router(life).map_err(refused)?);
         for listener in self.listeners {
             life.log().line("listening", &format!("Listening on {}", listener.address()));
             match &self.tls {

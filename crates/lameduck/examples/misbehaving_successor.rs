@@ -186,7 +186,7 @@ fn misspeak(what: &str, control: &Path) {
     }
     if what == "ready-and-hang" {
         let used = socket.offered();
-        socket.send(&Message::Ready(Ready { used, dropped: Vec::new(), added: Vec::new() }));
+        socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
     }
     if what == "garbage-late" {
         socket.offered();
@@ -194,7 +194,12 @@ fn misspeak(what: &str, control: &Path) {
     }
     if what == "crash-with-name" {
         let used = socket.offered();
-        socket.send(&Message::Ready(Ready { used, dropped: Vec::new(), added: Vec::new() }));
+        socket.send(&Message::Ready(Ready {
+            used,
+            dropped: Vec::new(),
+            added: Vec::new(),
+            sessions: Vec::new(),
+        }));
         socket.committed();
         // As one does that is about to say that it accepts; its own socket is nowhere.
         std::fs::remove_file(control).expect("the name is there");
@@ -203,7 +208,7 @@ fn misspeak(what: &str, control: &Path) {
     }
     if what == "crash-between" {
         let used = socket.offered();
-        socket.send(&Message::Ready(Ready { used, dropped: Vec::new(), added: Vec::new() }));
+        socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
         return;
     }
     std::thread::sleep(FOR_EVER);

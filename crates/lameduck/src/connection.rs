@@ -136,6 +136,15 @@ impl Stream {
         }
     }
 
+    /// The socket alone, if it is a Unix socket. It is no live work any more.
+    pub(crate) fn into_unix(self) -> Option<UnixStream> {
+        self.guard.entry().was_read();
+        match self.transport {
+            Transport::Plain(Socket::Unix(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         self.guard.entry()
     }

@@ -6,41 +6,116 @@
 //! 2. A connection that cannot be sent is given back to whoever served it.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::connection::Stream;
+use crate::error::Error;
 use crate::listener::Handler;
+use crate::takeover::wire::{MAX_KINDS, MAX_NAME, Readable, Session};
 
 /// Unread bytes that travel with a connection at most; one with more stays until it has been read.
 pub const UNREAD_AT_MOST: usize = 32 * 1024;
 
-/// A connection between two requests, on its way to the successor.
+/// A connection between two requests or two messages, on its way to the successor.
 pub(crate) struct Moved {
     /// The server it was accepted by, whose namesake in the successor goes on with it.
     pub(crate) server: Arc<str>,
     pub(crate) stream: Stream,
     pub(crate) unread: Vec<u8>,
+    /// What it carries, if that is not HTTP.
+    pub(crate) session: Option<Box<Session>>,
+}
+
+/// Goes on with a connection and its session.
+pub(crate) type SessionHandler = Arc<dyn Fn(Stream, Vec<u8>, Session) + Send + Sync>;
+
+/// A kind of session that this program goes on with.
+struct Kind {
+    versions: RangeInclusive<u32>,
+    handler: SessionHandler,
+}
+
+/// What the successor goes on with, while there is one.
+#[derive(Default)]
+struct Takes {
+    kinds: Vec<Readable>,
+}
+
+impl Takes {
+    fn reads(&self, kind: &str, version: u32) -> bool {
+        self.kinds.iter().any(|readable| {
+            readable.kind == kind && (readable.oldest..=readable.newest).contains(&version)
+        })
+    }
 }
 
 /// The way to the successor, while there is one, and the servers that go on with what comes from a predecessor.
 #[derive(Default)]
 pub(crate) struct Handover {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
+    takes: watch::Sender<Takes>,
     servers: Mutex<HashMap<Arc<str>, Handler>>,
+    kinds: Mutex<HashMap<String, Kind>>,
 }
 
 /// A connection's access to the way.
 #[derive(Clone)]
 pub(crate) struct Moving {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
+    takes: watch::Receiver<Takes>,
 }
 
 impl Handover {
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
     pub(crate) fn moving(&self) -> Moving {
-        Moving { way: Arc::clone(&self.way) }
+        Moving { way: Arc::clone(&self.way), takes: self.takes.subscribe() }
+    }
+
+    /// Names who goes on with sessions of `kind`; refused when somebody does already, or with too many kinds.
+    pub(crate) fn goes_on_with(
+        &self,
+        kind: &str,
+        versions: RangeInclusive<u32>,
+        handler: SessionHandler,
+    ) -> Result<(), Error> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = if kind.is_empty() || kind.len() > MAX_NAME || kind.contains(char::is_control)
+        {
+            format!("a kind has 1 to {MAX_NAME} bytes, none of them a control character")
+        } else if kinds.contains_key(kind) {
+            "the kind is taken".to_owned()
+        } else if kinds.len() == MAX_KINDS {
+            format!("{MAX_KINDS} kinds are known already")
+        } else {
+            kinds.insert(kind.to_owned(), Kind { versions, handler });
+            return Ok(());
+        };
+        Err(Error::name(format!("go on with sessions of kind '{kind}': {problem}")))
+    }
+
+    /// What a predecessor is told that this program goes on with.
+    pub(crate) fn readable(&self) -> Vec<Readable> {
+        let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let readable = |(kind, known): (&String, &Kind)| Readable {
+            kind: kind.clone(),
+            oldest: *known.versions.start(),
+            newest: *known.versions.end(),
+        };
+        kinds.iter().map(readable).collect()
+    }
+
+    /// Goes on with a session, one that a predecessor sent or one that could not be sent.
+    pub(crate) fn go_on(&self, stream: Stream, unread: Vec<u8>, session: Session) {
+        let handler = {
+            let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+            kinds.get(&session.kind).map(|kind| Arc::clone(&kind.handler))
+        };
+        // None was announced, so none is sent; what comes all the same is closed.
+        if let Some(handler) = handler {
+            handler(stream, unread, session);
+        }
     }
 
     /// Names who goes on with connections of `server`.
@@ -68,25 +143,43 @@ impl Handover {
 
     /// Serves a connection here again that could not be sent.
     pub(crate) fn give_back(&self, moved: Moved) {
+        if let Some(session) = moved.session {
+            return self.go_on(moved.stream, moved.unread, *session);
+        }
         if let Some((_, handler)) = self.server(&moved.server) {
             handler(moved.stream, moved.unread);
         }
     }
 
     /// Opens the way. As many connections wait in it as are open, so their descriptors bound it.
-    pub(crate) fn open(&self) -> mpsc::UnboundedReceiver<Moved> {
+    pub(crate) fn open(&self, kinds: Vec<Readable>) -> mpsc::UnboundedReceiver<Moved> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        self.takes.send_replace(Takes { kinds });
         receiver
     }
 
     pub(crate) fn close(&self) {
+        self.takes.send_replace(Takes::default());
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 impl Moving {
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
+    /// Waits until a successor goes on with sessions of this kind and version; at once while one does. Cancel safe.
+    pub(crate) async fn asked(&self, kind: &str, version: u32) {
+        let mut takes = self.takes.clone();
+        if takes.wait_for(|takes| takes.reads(kind, version)).await.is_err() {
+            // The life is over: nobody asks any more.
+            std::future::pending().await
+        }
+    }
+
+    /// Whether a successor goes on with such a session now.
+    pub(crate) fn is_asked(&self, kind: &str, version: u32) -> bool {
+        self.takes.borrow().reads(kind, version)
+    }
+
     /// Sends a connection off, or gives it back when there is no way, it carries too much, or its keys are here.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
         if moved.unread.len() > UNREAD_AT_MOST || moved.stream.is_encrypted() {

@@ -32,7 +32,7 @@ use crate::work::Hold;
 pub(crate) mod admin;
 mod age;
 mod connection;
-mod farewell;
+pub(crate) mod farewell;
 mod frames;
 mod framing;
 #[cfg(feature = "tonic014")]
@@ -45,7 +45,7 @@ pub mod streams;
 pub mod tls;
 mod tracking;
 mod websocket;
-mod wire;
+pub(crate) mod wire;
 
 /// How long a head that is half sent when the drain begins, or after the last answer of its connection, may take to be
 /// finished.

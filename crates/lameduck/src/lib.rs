@@ -99,6 +99,7 @@
 //! | [`websocket::CLOSE_STEP`] | 10 ms | the pause between two of them |
 //! | [`websocket::CLOSE_ANSWER`] | 2 s | a client's own close frame ([`CloseFrames::answer_within`](websocket::CloseFrames::answer_within)) |
 //! | [`websocket::MESSAGE_END`] | 1 s | the end of a message in fragments, before a close frame goes between them |
+//! | [`websocket::MOVE_FLUSH`](websocket/constant.MOVE_FLUSH.html) | 1 s | what was sent over a WebSocket, before it moves |
 //! | [`websocket::LAST_CALL`] | 1 s | from the close frames to the cut, for handlers that close themselves |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
 //! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
@@ -172,6 +173,7 @@
 //! |---|---|---|
 //! | (none) | lifecycle, signals, tasks, blocking calls, resources, streams of your own protocol | tokio, no proc macro |
 //! | `http` | [`Lifecycle::serve`](lifecycle/struct.Lifecycle.html#method.serve) and `serve_admin` | hyper 1, tower-service |
+//! | `tungstenite029` | [WebSockets that move](websocket) to a successor, and `http` | tokio-tungstenite 0.29 |
 //! | `rustls023` | [`Lifecycle::serve_tls`](lifecycle/struct.Lifecycle.html#method.serve_tls), and `http` | rustls 0.23 on ring |
 //! | `tonic014` | [`lameduck::tonic`](tonic/index.html), and `http` | tonic 0.14 |
 //! | `axum08` | [`lameduck::axum::serve`](axum/fn.serve.html), and `http` | axum 0.8 |

@@ -1,6 +1,7 @@
 //! The handle a program holds: everything is registered with it.
 
 mod builder;
+mod link;
 mod task;
 
 use std::future::Future;
@@ -435,7 +436,11 @@ impl Lifecycle {
 
     /// Says that the service can serve: accepting begins and readiness turns green. [`run`](Lifecycle::run) says it too.
     pub fn ready(&self) {
-        let ready = self.shared.succession.as_ref().map(|succession| succession.ready());
+        let ready = self
+            .shared
+            .succession
+            .as_ref()
+            .map(|succession| succession.ready(self.shared.handover.readable()));
         let ready = GenerationInput::Ready(ready.unwrap_or_default());
         self.shared.control.send(Message::Input(ready));
     }

@@ -149,12 +149,13 @@ impl Succession {
     }
 
     /// What this program makes of the listeners. What it did not ask for is closed here.
-    pub(crate) fn ready(&self) -> Ready {
+    pub(crate) fn ready(&self, sessions: Vec<wire::Readable>) -> Ready {
         let dropped: Vec<Offered> = lock(&self.offered).drain(..).collect();
         Ready {
             used: lock(&self.used).clone(),
             dropped: dropped.into_iter().map(|offered| offered.name).collect(),
             added: Vec::new(),
+            sessions,
         }
     }
 
@@ -176,7 +177,12 @@ impl Adopting {
         let Some(socket) = descriptors.into_iter().next() else { return };
         match open(socket) {
             Ok((socket, peer)) => {
-                let Connection { server, unread, .. } = connection;
+                let Connection { server, unread, session, .. } = connection;
+                if let Some(session) = session {
+                    let guard = self.registry.connect(Arc::from(server), peer, Hold::Drain);
+                    let stream = Stream::new(socket, guard, Arrival::Open);
+                    return self.handover.go_on(stream, unread, session);
+                }
                 self.handover.receive(&server, unread, |name| {
                     let guard = self.registry.connect(name, peer, Hold::Drain);
                     Stream::new(socket, guard, Arrival::Elsewhere)

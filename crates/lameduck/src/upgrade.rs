@@ -33,7 +33,7 @@ use crate::states::States;
 use crate::succeed::{Adopting, Succession};
 use crate::takeover::channel::{AsyncChannel, Channel};
 use crate::takeover::successor::Presence;
-use crate::takeover::wire::{Hello, Message, Reason, Why};
+use crate::takeover::wire::{Hello, Message, Ready, Reason, Why};
 use crate::takeover::{Inventory, predecessor, successor};
 
 pub(crate) use process::Process;
@@ -262,7 +262,7 @@ impl Upgrades {
                 self.parts.log.line("upgrade", &format!("Upgrading: successor: {text}"));
             }
             Action::HandOn { line, heir, ready, took, .. } => {
-                self.hand_on(line, heir, ready.used, took);
+                self.hand_on(line, heir, ready, took);
             }
             Action::TakeBack { heir, why } => self.take_back(heir, &why),
             Action::SuccessorLeft => {
@@ -388,20 +388,20 @@ impl Upgrades {
         below.conversation.say(message, descriptors);
     }
 
-    fn hand_on(&mut self, line: LineId, heir: Heir, used: Vec<String>, took: Duration) {
+    fn hand_on(&mut self, line: LineId, heir: Heir, ready: Ready, took: Duration) {
         let Heir { generation, pid } = heir;
         let words = format!(
             "Handed over to generation {generation} (pid {pid}), {:.0} ms after the upgrade began",
             took.as_secs_f64() * 1000.0
         );
         self.parts.log.line("handed-over", &words);
-        self.parts.gates.hand_on(used);
+        self.parts.gates.hand_on(ready.used);
         if let Some(above) = &self.above {
             // It is confirmed: whatever else it sends is for our successor.
             above.shut();
             self.arriving = true;
         }
-        let moving = self.parts.handover.open();
+        let moving = self.parts.handover.open(ready.sessions);
         let Some(below) = self.below.get(&line) else { return };
         let successor = below.conversation.channel();
         let (over, left) = (CancellationToken::new(), CancellationToken::new());

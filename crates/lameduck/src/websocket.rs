@@ -22,11 +22,20 @@
 //! A close frame can be put between two frames, not into one: a client whose handler is in the middle of a frame that the
 //! client does not read is cut at the deadline without a frame. WebSockets over HTTP/2 (RFC 8441) are not spoken.
 
+#[cfg(feature = "tungstenite029")]
+mod session;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::work::Entry;
+
+#[cfg(feature = "tungstenite029")]
+pub use session::{
+    Begun, Builder, MOVE_FLUSH, Message, Received, STATE_AT_MOST, WebSocket, WebSockets,
+    tungstenite,
+};
 
 /// [`CloseFrames::spread`] when nothing was said.
 pub const CLOSE_SPREAD: Duration = Duration::from_secs(5);
@@ -176,6 +185,10 @@ impl Care {
         Care { entry, by_handler: AtomicBool::new(false) }
     }
 
+    pub(crate) fn by_handler(&self) {
+        self.by_handler.store(true, Ordering::Relaxed);
+    }
+
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]
     pub(crate) fn is_by_handler(&self) -> bool {
         self.by_handler.load(Ordering::Relaxed)
@@ -211,7 +224,7 @@ impl Handle {
     ///
     /// [`Lifecycle::drain`](crate::Lifecycle::drain) tells the handler when to take nothing new.
     pub fn closes_itself(&self) {
-        self.0.by_handler.store(true, Ordering::Relaxed);
+        self.0.by_handler();
     }
 }
 

@@ -550,13 +550,26 @@ impl Entry {
         }
     }
 
-    /// The request in this slot makes the connection a WebSocket.
+    /// Method and path of the request in this slot.
     #[cfg(feature = "http")]
-    pub(crate) fn becomes_websocket(&self, slot: usize) {
-        let mut own = lock(&self.own);
+    pub(crate) fn request_text(&self, slot: usize) -> String {
+        let own = lock(&self.own);
         let request = own.requests.get(slot).and_then(|name| name.as_ref().map(RequestName::text));
-        let request = request.unwrap_or_default();
-        own.websocket = Some(Box::new(WebSocketName { request, since: Clock::now() }));
+        request.unwrap_or_default()
+    }
+
+    /// The connection is a WebSocket from now on, which this request began.
+    #[cfg(feature = "http")]
+    pub(crate) fn becomes_websocket(&self, request: String) {
+        let websocket = WebSocketName { request, since: Clock::now() };
+        lock(&self.own).websocket = Some(Box::new(websocket));
+    }
+
+    /// The request that began the WebSocket.
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn websocket_request(&self) -> String {
+        let own = lock(&self.own);
+        own.websocket.as_ref().map_or_else(String::new, |websocket| websocket.request.clone())
     }
 
     /// Names a WebSocket further; without control characters, which would end a line of the log.

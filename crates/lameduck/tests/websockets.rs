@@ -4,5 +4,7 @@
 mod clients;
 #[path = "websockets/closes.rs"]
 mod closes;
+#[path = "websockets/moves.rs"]
+mod moves;
 #[path = "websockets/naive.rs"]
 mod naive;

@@ -120,6 +120,11 @@ const LAWS: &[ModuleLaw] = &[
         why: "a feature hangs itself on the lifecycle (`serve_admin`) and shows what it sees",
     },
     ModuleLaw {
+        module: "websocket::session",
+        imports: Imports::AllBut(&["axum", "control"]),
+        why: "a feature hangs itself on the lifecycle (`websockets`) and on HTTP's byte stream",
+    },
+    ModuleLaw {
         module: "http::tls",
         imports: Imports::AllBut(&["axum", "control", "takeover"]),
         why: "a feature hangs itself on the lifecycle (`serve_tls`)",

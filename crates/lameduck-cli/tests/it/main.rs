@@ -15,6 +15,7 @@ mod http2;
 mod jobs;
 mod leftovers;
 mod orders;
+mod play;
 mod report;
 mod running;
 mod serve;

@@ -72,7 +72,8 @@ where
         match first_bytes(&mut stream, &mut read, lingers, may_move).await {
             First::Idle => {
                 let server = Arc::clone(stream.entry().server());
-                match terms.moving.send(Moved { server, stream, unread: Vec::new() }) {
+                match terms.moving.send(Moved { server, stream, unread: Vec::new(), session: None })
+                {
                     Ok(()) => return,
                     Err(refused) => {
                         stream = refused.stream;
@@ -323,7 +324,7 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
     let server = Arc::clone(wire.entry().server());
     // hyper and the handlers have let go of it: this task holds the only reference.
     let (stream, unread) = wire.into_stream()?;
-    match moving.send(Moved { server, stream, unread }) {
+    match moving.send(Moved { server, stream, unread, session: None }) {
         Ok(()) => None,
         Err(refused) => Some(Wire::new(refused.stream, refused.unread)),
     }

@@ -114,7 +114,8 @@ impl Begun {
             Kind::Http2 => {}
             Kind::Http1 | Kind::Http10 | Kind::Connect if upgraded => match &self.websocket {
                 Some((care, sockets)) => {
-                    self.entry().becomes_websocket(self.slot);
+                    let entry = self.entry();
+                    entry.becomes_websocket(entry.request_text(self.slot));
                     self.wire.becomes_websocket(Arc::clone(care), sockets.enter(&self.wire));
                 }
                 None => self.wire.becomes_raw(),

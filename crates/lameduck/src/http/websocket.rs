@@ -31,7 +31,7 @@ pub(crate) struct WebSocket {
     reading: Reading,
     gone: Gone,
     /// Whoever closes, waiting for a boundary or for the client's answer.
-    closer: Option<Waker>,
+    closer: Closer,
     /// The handler, waiting for room to write.
     writer: Option<Waker>,
     pub(crate) care: Arc<Care>,
@@ -86,6 +86,7 @@ enum Handing {
     /// As they come.
     AsTheyCome,
     /// One whole frame at a time, so that nothing of the next one is in the handler's buffers.
+    #[cfg(feature = "tungstenite029")]
     WholeFrames,
 }
 
@@ -117,6 +118,23 @@ enum Gone {
     Yes,
 }
 
+/// Whoever closes, if anybody waits. Woken at the end of the connection too.
+struct Closer(Option<Waker>);
+
+impl Closer {
+    fn wake(&mut self) {
+        if let Some(closer) = self.0.take() {
+            closer.wake();
+        }
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
 /// Wakes two tasks.
 struct Both(Waker, Waker);
 
@@ -145,20 +163,28 @@ impl WebSocket {
             ours: Ours::No,
             reading: Reading::Open,
             gone: Gone::No,
-            closer: None,
+            closer: Closer(None),
             writer: None,
             care,
             entered,
         }
     }
 
-    #[expect(dead_code, reason = "for WebSockets that move")]
+    /// One that comes from another generation: no head is to be written any more.
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn goes_on(care: Arc<Care>, entered: Entered) -> WebSocket {
+        let outgoing = Outgoing { head: &[], frames: Frames::new() };
+        let handing = Handing::WholeFrames;
+        WebSocket { outgoing, handing, ..WebSocket::new(care, entered) }
+    }
+
+    #[cfg(feature = "tungstenite029")]
     pub(crate) fn hand_whole_frames(&mut self) {
         self.handing = Handing::WholeFrames;
     }
 
     /// Whether nothing is under way in either direction and nobody closes.
-    #[expect(dead_code, reason = "for WebSockets that move")]
+    #[cfg(feature = "tungstenite029")]
     pub(crate) fn is_between_messages(&self) -> bool {
         self.incoming.is_between_messages()
             && self.outgoing.is_between_messages()
@@ -220,9 +246,7 @@ impl WebSocket {
     }
 
     fn wake_closer(&mut self) {
-        if let Some(closer) = self.closer.take() {
-            closer.wake();
-        }
+        self.closer.wake();
     }
 
     /// The handler writes.
@@ -258,7 +282,7 @@ impl WebSocket {
             }
             return Poll::Ready(Ok(written));
         }
-        let waker = both(cx.waker(), self.closer.as_ref());
+        let waker = both(cx.waker(), self.closer.0.as_ref());
         let cx = &mut Context::from_waker(&waker);
         ready!(self.poll_write_ours(stream, cx))?;
         if let Ours::Sent = self.ours {
@@ -317,7 +341,7 @@ impl WebSocket {
             Ours::No => match self.outgoing.close() {
                 CloseFrame::Whole => return Poll::Ready(Ok(())),
                 CloseFrame::Begun => {
-                    self.closer = Some(cx.waker().clone());
+                    self.closer.0 = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
                 CloseFrame::None => {
@@ -325,7 +349,7 @@ impl WebSocket {
                 }
             },
         }
-        self.closer = Some(cx.waker().clone());
+        self.closer.0 = Some(cx.waker().clone());
         let waker = both(cx.waker(), self.writer.as_ref());
         ready!(self.poll_write_ours(stream, &mut Context::from_waker(&waker)))?;
         match (&self.ours, self.outgoing.close()) {
@@ -342,13 +366,7 @@ impl WebSocket {
         {
             return Poll::Ready(());
         }
-        self.closer = Some(cx.waker().clone());
+        self.closer.0 = Some(cx.waker().clone());
         Poll::Pending
-    }
-}
-
-impl Drop for WebSocket {
-    fn drop(&mut self) {
-        self.wake_closer();
     }
 }

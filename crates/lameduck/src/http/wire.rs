@@ -58,6 +58,16 @@ struct State {
     ping: Option<PingAck>,
     /// Once the connection has become one.
     websocket: Option<Box<WebSocket>>,
+    dropped: Dropped,
+}
+
+/// Who lets go of the byte stream when its [`Io`] is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dropped {
+    ByHandler,
+    /// To give it to another.
+    #[cfg_attr(not(feature = "tungstenite029"), expect(dead_code))]
+    ByUs,
 }
 
 /// When the connection is to go.
@@ -269,6 +279,7 @@ impl Wire {
             close: Close::InOrder,
             ping: None,
             websocket: None,
+            dropped: Dropped::ByHandler,
         };
         Arc::new(Wire {
             state: Mutex::new(state),
@@ -352,6 +363,53 @@ impl Wire {
         self.lock().websocket = Some(Box::new(WebSocket::new(care, entered)));
     }
 
+    /// It comes from another generation, as a WebSocket.
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn goes_on_as_websocket(&self, care: Arc<Care>, entered: Entered) {
+        self.becomes_raw();
+        self.lock().websocket = Some(Box::new(WebSocket::goes_on(care, entered)));
+    }
+
+    /// Its handler may move it: `unused` was read already, and one frame is handed on at a time.
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn hand_whole_frames(&self, unused: &[u8]) {
+        self.rewind(unused);
+        let mut state = self.lock();
+        state.framing.let_through();
+        if let Some(websocket) = &mut state.websocket {
+            websocket.hand_whole_frames();
+        }
+    }
+
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn is_closed_by_its_handler(&self) {
+        if let Some(websocket) = &self.lock().websocket {
+            websocket.care.by_handler();
+        }
+    }
+
+    /// Makes a byte stream of it again, if it is between two messages.
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn take_websocket(&self) -> Option<Box<WebSocket>> {
+        let mut state = self.lock();
+        let between = state.websocket.as_ref().is_some_and(|it| it.is_between_messages());
+        if between { state.websocket.take() } else { None }
+    }
+
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn put_back_websocket(&self, websocket: Box<WebSocket>) {
+        self.lock().websocket = Some(websocket);
+    }
+
+    /// The connection and what was read and not handed on; itself, while anybody else holds it.
+    #[cfg(feature = "tungstenite029")]
+    pub(crate) fn try_into_stream(self: Arc<Wire>) -> Result<(Stream, Vec<u8>), Arc<Wire>> {
+        let wire = Arc::try_unwrap(self)?;
+        let mut state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.held.drain(..state.handed);
+        Ok((state.stream, state.held))
+    }
+
     /// Whether nobody is to close this WebSocket but its handler, or there is none any more.
     pub(crate) fn is_closed_by_handler(&self) -> bool {
         let state = self.lock();
@@ -393,7 +451,9 @@ impl Wire {
         let state = self.lock();
         let ended =
             |websocket: &WebSocket| websocket.has_closed() || websocket.farewell().is_some();
-        state.websocket.as_deref().is_some_and(ended) && self.entry.told() != Told::Force
+        state.dropped == Dropped::ByHandler
+            && state.websocket.as_deref().is_some_and(ended)
+            && self.entry.told() != Told::Force
     }
 
     /// HTTP/2 needs no framing: streams are told apart by the protocol.
@@ -562,6 +622,18 @@ impl AsyncWrite for Io {
             Owner::Server => Poll::Ready(Ok(())),
             Owner::Upgraded => Pin::new(&mut state.stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(feature = "tungstenite029")]
+impl Io {
+    /// Its wire, to be held by whoever asks.
+    pub(crate) fn wire(self) -> Arc<Wire> {
+        let wire = Arc::clone(&self.0);
+        wire.lock().dropped = Dropped::ByUs;
+        drop(self);
+        wire.lock().dropped = Dropped::ByHandler;
+        wire
     }
 }
 

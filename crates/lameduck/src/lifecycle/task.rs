@@ -182,7 +182,7 @@ impl<T> Future for Blocking<T> {
 }
 
 /// Runs a future and turns a panic into its words.
-pub(crate) struct CatchPanic<F>(pub(super) Pin<Box<F>>);
+pub(crate) struct CatchPanic<F: ?Sized>(pub(crate) Pin<Box<F>>);
 
 impl<F> CatchPanic<F> {
     pub(crate) fn new(future: F) -> CatchPanic<F> {
@@ -190,7 +190,7 @@ impl<F> CatchPanic<F> {
     }
 }
 
-impl<F: Future> Future for CatchPanic<F> {
+impl<F: Future + ?Sized> Future for CatchPanic<F> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -57,7 +57,7 @@ fn inventory() -> Inventory {
 
 fn ready(used: &[&str], dropped: &[&str]) -> Ready {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    Ready { used: names(used), dropped: names(dropped), added: Vec::new() }
+    Ready { used: names(used), dropped: names(dropped), added: Vec::new(), sessions: Vec::new() }
 }
 
 /// A message by the word scripts use for it.
@@ -94,6 +94,7 @@ fn message(words: &[&str]) -> Option<Message> {
             peer: "127.0.0.1:5".to_owned(),
             unread: Vec::new(),
             spilled: None,
+            session: None,
         }),
         ["Drained"] => Message::Drained,
         ["Resume"] => Message::Resume(Why::new(Reason::Failed, "")),

@@ -35,8 +35,8 @@ mod message;
 
 pub use error::{Error, FieldName, Problem};
 pub use message::{
-    Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Ready, Reason,
-    Reply, Socket, State, Status, Why,
+    Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Readable, Ready,
+    Reason, Reply, Session, Socket, State, Status, Why,
 };
 
 /// The first bytes of every frame.
@@ -102,6 +102,12 @@ pub const MAX_ARGUMENT: usize = 1024;
 /// Unread bytes that travel in the frame; more go into a memory file beside it.
 pub const MAX_UNREAD: usize = 32 * 1024;
 
+/// Kinds of sessions a successor goes on with.
+pub const MAX_KINDS: usize = 32;
+
+/// Bytes of state that move with one connection.
+pub const MAX_SESSION: usize = 16 * 1024;
+
 /// The largest state, in its memory file.
 pub const MAX_STATE_SIZE: u64 = 64 * 1024 * 1024;
 
@@ -118,11 +124,14 @@ const _: () = {
     let offer = HEADER + (FIELD_HEADER + 4) + byte;
     assert!(offer + MAX_DESCRIPTORS * listener <= MAX_FRAME);
     assert!(listener >= state && MAX_STATES <= MAX_DESCRIPTORS);
-    assert!(HEADER + MAX_LISTENERS * name + MAX_ADDED * address <= MAX_FRAME);
-    assert!(HEADER + name + address + (FIELD_HEADER + MAX_UNREAD) <= MAX_FRAME);
+    let kind = FIELD_HEADER + name + 2 * (FIELD_HEADER + 4);
+    assert!(HEADER + MAX_LISTENERS * name + MAX_ADDED * address + MAX_KINDS * kind <= MAX_FRAME);
+    let session = FIELD_HEADER + name + (FIELD_HEADER + 4) + address + FIELD_HEADER + MAX_SESSION;
+    let unread = (FIELD_HEADER + MAX_UNREAD) + (FIELD_HEADER + 8);
+    assert!(HEADER + name + address + unread + session <= MAX_FRAME);
     assert!(HEADER + MAX_ARGUMENTS * (FIELD_HEADER + MAX_ARGUMENT) + MAX_VERB <= MAX_FRAME);
     assert!(HEADER + (FIELD_HEADER + MAX_REPLY) + 2 * byte <= MAX_FRAME);
-    assert!(2 * MAX_LISTENERS + MAX_ADDED <= MAX_FIELDS);
+    assert!(2 * MAX_LISTENERS + MAX_ADDED + MAX_KINDS <= MAX_FIELDS);
 };
 
 /// What came in one frame.

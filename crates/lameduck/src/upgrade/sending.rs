@@ -31,6 +31,15 @@ pub(super) enum Ended {
     Nowhere,
 }
 
+/// Whether whoever is at the other end has said which sessions it goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sessions {
+    /// It has, and only such ones were sent off.
+    Announced,
+    /// It has not: sessions go on here.
+    Unread,
+}
+
 /// How one conversation ended.
 enum Way {
     Closed,
@@ -55,14 +64,16 @@ impl Mover {
         left: CancellationToken,
     ) -> Ended {
         let mut kept = None;
-        let mut way = self.send(&successor, &mut moving, &mut kept, left.cancelled()).await;
+        let announced = Sessions::Announced;
+        let mut way =
+            self.send(&successor, announced, &mut moving, &mut kept, left.cancelled()).await;
         drop(successor);
         while let Way::Lost = way {
             let Some(newest) = self.seek().await else {
                 self.give_back(kept, moving);
                 return Ended::Nowhere;
             };
-            way = self.send(&newest, &mut moving, &mut kept, ends(&newest)).await;
+            way = self.send(&newest, Sessions::Unread, &mut moving, &mut kept, ends(&newest)).await;
         }
         Ended::Closed
     }
@@ -72,6 +83,7 @@ impl Mover {
     async fn send(
         &self,
         channel: &AsyncChannel,
+        sessions: Sessions,
         moving: &mut mpsc::UnboundedReceiver<Moved>,
         kept: &mut Option<Moved>,
         ends: impl Future<Output = ()>,
@@ -85,12 +97,18 @@ impl Mover {
                     None => return Way::Lost,
                 }
             }
+            if sessions == Sessions::Unread
+                && let Some(moved) = kept.take_if(|moved| moved.session.is_some())
+            {
+                self.handover.give_back(moved);
+            }
             let Some(moved) = kept.as_ref() else { continue };
             let message = Message::Connection(Connection {
                 server: moved.server.to_string(),
                 peer: moved.stream.entry().peer().to_string(),
                 unread: moved.unread.clone(),
                 spilled: None,
+                session: moved.session.as_deref().cloned(),
             });
             let sent = channel.send_within(SEND, &message, &[moved.stream.as_fd()]).await;
             if sent.is_err() {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use lameduck::takeover::wire::{
-    self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Ready, Reason,
-    Received, Reply, Socket, State, Status, Why,
+    self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Readable, Ready,
+    Reason, Received, Reply, Session, Socket, State, Status, Why,
 };
 
 /// Bytes from text: hexadecimal digits and `"ascii"`; `#` begins a comment.
@@ -123,6 +123,20 @@ fn protocol_1_ready() {
             used: vec!["http".to_owned()],
             dropped: vec!["admin".to_owned()],
             added: vec!["[::1]:9".to_owned()],
+            sessions: Vec::new(),
+        }),
+    );
+    golden(
+        r#"
+        "LAME" 0100 0500 0000 0000 24000000
+        0480 1e000000                           # sessions, which an older predecessor skips
+            0100 04000000 "chat"
+            0200 04000000 01000000
+            0300 04000000 02000000
+        "#,
+        Message::Ready(Ready {
+            sessions: vec![Readable { kind: "chat".to_owned(), oldest: 1, newest: 2 }],
+            ..Ready::default()
         }),
     );
 }
@@ -157,6 +171,7 @@ fn protocol_1_connection() {
             peer: "peer:1".to_owned(),
             unread: b"GET".to_vec(),
             spilled: None,
+            session: None,
         }),
     );
     golden(
@@ -172,6 +187,32 @@ fn protocol_1_connection() {
             peer: "peer:1".to_owned(),
             unread: Vec::new(),
             spilled: Some(65_536),
+            session: None,
+        }),
+    );
+    golden(
+        r#"
+        "LAME" 0100 0800 0000 0100 50000000
+        0100 04000000 "http"
+        0200 06000000 "peer:1"
+        0300 00000000
+        0500 2e000000                           # required: it is no connection of HTTP
+            0100 04000000 "chat"
+            0200 04000000 02000000
+            0300 09000000 "GET" 20 "/chat"
+            0400 05000000 "state"
+        "#,
+        Message::Connection(Connection {
+            server: "http".to_owned(),
+            peer: "peer:1".to_owned(),
+            unread: Vec::new(),
+            spilled: None,
+            session: Some(Session {
+                kind: "chat".to_owned(),
+                version: 2,
+                request: "GET /chat".to_owned(),
+                state: b"state".to_vec(),
+            }),
         }),
     );
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lameduck::takeover::wire::{
-    self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Ready, Reason,
-    Received, Reply, Socket, State, Status, Why,
+    self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Readable, Ready,
+    Reason, Received, Reply, Session, Socket, State, Status, Why,
 };
 
 #[track_caller]
@@ -47,7 +47,47 @@ fn connection(unread: usize, spilled: Option<u64>) -> Message {
         peer: long(wire::MAX_ADDRESS),
         unread: vec![0; unread],
         spilled,
+        session: Some(session(wire::MAX_NAME, wire::MAX_SESSION)),
     })
+}
+
+fn session(kind: usize, state: usize) -> Session {
+    Session {
+        kind: long(kind),
+        version: u32::MAX,
+        request: long(wire::MAX_ADDRESS),
+        state: vec![0; state],
+    }
+}
+
+fn readable(kind: usize) -> Readable {
+    Readable { kind: long(kind), oldest: 0, newest: u32::MAX }
+}
+
+#[test]
+fn a_session_is_limited() {
+    let moves = |session| {
+        Message::Connection(Connection {
+            server: long(1),
+            peer: long(1),
+            unread: Vec::new(),
+            spilled: None,
+            session: Some(session),
+        })
+    };
+    refused(
+        moves(session(1, wire::MAX_SESSION + 1)),
+        "Connection: field `session state` has 16385 bytes, 16384 are the most",
+    );
+    refused(
+        moves(session(0, 0)),
+        "Connection: field `session kind` is empty or has control characters",
+    );
+    let kinds = |sessions| Message::Ready(Ready { sessions, ..Ready::default() });
+    refused(
+        kinds(vec![readable(1); wire::MAX_KINDS + 1]),
+        "Ready: field `session kind` is there 33 times, 32 are the most",
+    );
 }
 
 #[test]
@@ -79,6 +119,7 @@ fn a_ready_is_limited() {
             used: names(used, wire::MAX_NAME),
             dropped: names(dropped, wire::MAX_NAME),
             added: names(added, wire::MAX_ADDRESS),
+            sessions: vec![readable(wire::MAX_NAME); wire::MAX_KINDS],
         })
     };
     fits(ready(wire::MAX_LISTENERS - 100, 100, wire::MAX_ADDED));

@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use lameduck::takeover::wire::{
-    self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Ready, Reason,
-    Received, Reply, Socket, State, Status, Why,
+    self, Command, Commit, Connection, Hello, Listener, Message, Offer, Protocols, Readable, Ready,
+    Reason, Received, Reply, Session, Socket, State, Status, Why,
 };
 
 use crate::holds::holds_for;
@@ -75,13 +75,29 @@ fn offer() -> impl Strategy<Value = Offer> {
 }
 
 fn ready() -> impl Strategy<Value = Ready> {
-    (vec(name(), 0..40), vec(name(), 0..40), vec(name(), 0..20))
-        .prop_map(|(used, dropped, added)| Ready { used, dropped, added })
+    let kind = (name(), any::<u32>(), any::<u32>()).prop_map(|(kind, oldest, newest)| Readable {
+        kind,
+        oldest,
+        newest,
+    });
+    (vec(name(), 0..40), vec(name(), 0..40), vec(name(), 0..20), vec(kind, 0..wire::MAX_KINDS))
+        .prop_map(|(used, dropped, added, sessions)| Ready { used, dropped, added, sessions })
 }
 
 fn connection() -> impl Strategy<Value = Connection> {
-    (name(), name(), vec(any::<u8>(), 0..300), option::of(0..=wire::MAX_SPILLED))
-        .prop_map(|(server, peer, unread, spilled)| Connection { server, peer, unread, spilled })
+    let state = vec(any::<u8>(), 0..300);
+    let session = (name(), any::<u32>(), name(), state)
+        .prop_map(|(kind, version, request, state)| Session { kind, version, request, state });
+    let spilled = option::of(0..=wire::MAX_SPILLED);
+    (name(), name(), vec(any::<u8>(), 0..300), spilled, option::of(session)).prop_map(
+        |(server, peer, unread, spilled, session)| Connection {
+            server,
+            peer,
+            unread,
+            spilled,
+            session,
+        },
+    )
 }
 
 pub fn message() -> impl Strategy<Value = Message> {

@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::error::Error;
 use super::fields::{Field, Reader, Writer};
 use super::message::{
-    Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Ready, Reason,
-    Reply, Socket, State, Status, Why,
+    Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Readable, Ready,
+    Reason, Reply, Session, Socket, State, Status, Why,
 };
 use super::{
     HEADER, MAGIC, MAX_ADDED, MAX_ADDRESS, MAX_ARGUMENT, MAX_ARGUMENTS, MAX_DESCRIPTORS, MAX_FRAME,
-    MAX_LISTENERS, MAX_NAME, MAX_PROGRAM, MAX_REPLY, MAX_SPILLED, MAX_STATE_SIZE, MAX_STATES,
-    MAX_TEXT, MAX_UNREAD, MAX_VERB, OPTIONAL_FRAME, PROTOCOLS, Received,
+    MAX_KINDS, MAX_LISTENERS, MAX_NAME, MAX_PROGRAM, MAX_REPLY, MAX_SESSION, MAX_SPILLED,
+    MAX_STATE_SIZE, MAX_STATES, MAX_TEXT, MAX_UNREAD, MAX_VERB, OPTIONAL_FRAME, PROTOCOLS,
+    Received,
 };
 
 /// The longest extension a [`Status`] can ask for, in milliseconds; who grants it has a limit of its own.
@@ -324,12 +325,14 @@ impl Ready {
     const USED: Field = Field::required(1, "used name");
     const DROPPED: Field = Field::required(2, "dropped name");
     const ADDED: Field = Field::required(3, "added address");
+    const SESSION: Field = Field::optional(4, "session kind");
 
     fn write(&self, to: &mut Writer) -> Result<(), Error> {
         to.names(Self::USED, &self.used, MAX_LISTENERS, MAX_NAME)?;
         let left = MAX_LISTENERS - self.used.len();
         to.names(Self::DROPPED, &self.dropped, left, MAX_NAME)?;
-        to.names(Self::ADDED, &self.added, MAX_ADDED, MAX_ADDRESS)
+        to.names(Self::ADDED, &self.added, MAX_ADDED, MAX_ADDRESS)?;
+        to.records(Self::SESSION, &self.sessions, MAX_KINDS, |to, kind| kind.write(to))
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Ready, Error> {
@@ -339,6 +342,28 @@ impl Ready {
             used,
             dropped: from.names(Self::DROPPED, left, MAX_NAME)?,
             added: from.names(Self::ADDED, MAX_ADDED, MAX_ADDRESS)?,
+            sessions: from.records(Self::SESSION, MAX_KINDS, Readable::read)?,
+        })
+    }
+}
+
+impl Readable {
+    const KIND: Field = Field::required(1, "session kind");
+    const OLDEST: Field = Field::required(2, "oldest session version");
+    const NEWEST: Field = Field::required(3, "newest session version");
+
+    fn write(&self, to: &mut Writer) -> Result<(), Error> {
+        to.name(Self::KIND, &self.kind, MAX_NAME)?;
+        to.u32(Self::OLDEST, self.oldest);
+        to.u32(Self::NEWEST, self.newest);
+        Ok(())
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Readable, Error> {
+        Ok(Readable {
+            kind: from.name(Self::KIND, MAX_NAME)?,
+            oldest: from.u32(Self::OLDEST)?,
+            newest: from.u32(Self::NEWEST)?,
         })
     }
 }
@@ -360,15 +385,17 @@ impl Connection {
     const PEER: Field = Field::required(2, "peer");
     const UNREAD: Field = Field::required(3, "unread bytes");
     const SPILLED: Field = Field::required(4, "spilled bytes");
+    // Required: whoever does not know it would take the connection for one of HTTP.
+    const SESSION: Field = Field::required(5, "session");
 
     fn write(&self, to: &mut Writer) -> Result<(), Error> {
         to.name(Self::SERVER, &self.server, MAX_NAME)?;
         to.name(Self::PEER, &self.peer, MAX_ADDRESS)?;
         to.bytes(Self::UNREAD, &self.unread, MAX_UNREAD)?;
-        match self.spilled {
-            Some(size) => to.u64(Self::SPILLED, size, MAX_SPILLED),
-            None => Ok(()),
+        if let Some(size) = self.spilled {
+            to.u64(Self::SPILLED, size, MAX_SPILLED)?;
         }
+        to.records(Self::SESSION, self.session.as_slice(), 1, |to, session| session.write(to))
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Connection, Error> {
@@ -377,6 +404,30 @@ impl Connection {
             peer: from.name(Self::PEER, MAX_ADDRESS)?,
             unread: from.bytes(Self::UNREAD, MAX_UNREAD)?.to_vec(),
             spilled: from.maybe_u64(Self::SPILLED, MAX_SPILLED)?,
+            session: from.records(Self::SESSION, 1, Session::read)?.pop(),
+        })
+    }
+}
+
+impl Session {
+    const KIND: Field = Field::required(1, "session kind");
+    const VERSION: Field = Field::required(2, "session version");
+    const REQUEST: Field = Field::required(3, "session request");
+    const STATE: Field = Field::required(4, "session state");
+
+    fn write(&self, to: &mut Writer) -> Result<(), Error> {
+        to.name(Self::KIND, &self.kind, MAX_NAME)?;
+        to.u32(Self::VERSION, self.version);
+        to.name(Self::REQUEST, &self.request, MAX_ADDRESS)?;
+        to.bytes(Self::STATE, &self.state, MAX_SESSION)
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Session, Error> {
+        Ok(Session {
+            kind: from.name(Self::KIND, MAX_NAME)?,
+            version: from.u32(Self::VERSION)?,
+            request: from.name(Self::REQUEST, MAX_ADDRESS)?,
+            state: from.bytes(Self::STATE, MAX_SESSION)?.to_vec(),
         })
     }
 }

@@ -235,6 +235,19 @@ pub struct Ready {
     pub dropped: Vec<String>,
     /// Addresses it bound itself.
     pub added: Vec<String>,
+    /// The sessions it goes on with. A successor of before this was told says none, and none is sent to it.
+    pub sessions: Vec<Readable>,
+}
+
+/// A kind of session, and the versions of its state that can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Readable {
+    /// What the program calls it.
+    pub kind: String,
+    /// The oldest version.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
 }
 
 /// Accept.
@@ -244,7 +257,7 @@ pub struct Commit {
     pub states: Vec<State>,
 }
 
-/// A connection between two requests.
+/// A connection between two requests, or with a session between two messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Connection {
     /// The server that accepted it.
@@ -255,6 +268,21 @@ pub struct Connection {
     pub unread: Vec<u8>,
     /// As many unread bytes are in a memory file beside the socket instead.
     pub spilled: Option<u64>,
+    /// What it carries, if that is not HTTP; only for a successor that said it goes on with it.
+    pub session: Option<Session>,
+}
+
+/// What moves with a connection that has state of its own: a WebSocket, or a link between two generations.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// What the program calls it.
+    pub kind: String,
+    /// The version of the state.
+    pub version: u32,
+    /// The request that began it, for people.
+    pub request: String,
+    /// What its handler goes on from.
+    pub state: Vec<u8>,
 }
 
 /// Something to do.

@@ -1,0 +1,112 @@
+//! Members of the room: each is a WebSocket that moves with its place in the conversation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lameduck::websocket::{Begun, Received, WebSocket, WebSockets};
+use lameduck::{Error, Lifecycle};
+use serde::{Deserialize, Serialize};
+
+use super::room::Room;
+
+/// Lines before it that a new member is shown.
+const SHOWN_AT_FIRST: u64 = 20;
+/// The longest thing that can be said, in bytes; what is beyond it is cut.
+pub const TEXT_AT_MOST: usize = 500;
+/// The longest name.
+const NAME_AT_MOST: usize = 40;
+/// A close frame's code for one who reads too slowly.
+const TRY_AGAIN_LATER: u16 = 1013;
+
+/// What moves with a member.
+#[derive(Debug, Serialize, Deserialize)]
+struct Member {
+    name: String,
+    /// The last line that was sent to it.
+    seen: u64,
+}
+
+pub(super) fn serve(life: &Lifecycle) -> Result<WebSockets, Error> {
+    let room = Room::start(life)?;
+    let generation = life.generation();
+    let guests = Arc::new(AtomicU64::new(1));
+    life.websockets("chat").serve(move |socket, begun| {
+        let (room, guests) = (Arc::clone(&room), Arc::clone(&guests));
+        async move {
+            let _present = room.enter();
+            let (latest, _) = room.ready().await;
+            let member = match begun {
+                Begun::Moved { state, .. } => serde_json::from_slice(&state).ok(),
+                Begun::Here(request) => {
+                    let number = guests.fetch_add(1, Ordering::Relaxed);
+                    let name = named(request.uri.query())
+                        .unwrap_or_else(|| format!("guest {generation}.{number}"));
+                    Some(Member { name, seen: latest.saturating_sub(SHOWN_AT_FIRST) })
+                }
+            };
+            if let Some(member) = member {
+                member.take_part(&room, socket).await;
+            }
+        }
+    })
+}
+
+/// The name in `name=…`, with `%20` and `+` for a space and nothing else that is encoded.
+fn named(query: Option<&str>) -> Option<String> {
+    let value = query?.split('&').find_map(|pair| pair.strip_prefix("name="))?;
+    let name = cut(&value.replace("%20", " ").replace('+', " "), NAME_AT_MOST).trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+impl Member {
+    async fn take_part(mut self, room: &Room, mut socket: WebSocket) {
+        socket.label(&self.name);
+        let (_, mut news) = room.ready().await;
+        // One who was in the room before its history begins sees it from there.
+        if room.after(self.seen).is_none() {
+            self.seen = news.borrow().unwrap_or(0);
+        }
+        loop {
+            let Some(lines) = room.after(self.seen) else {
+                return socket.close(TRY_AGAIN_LATER, "you read too slowly").await;
+            };
+            let any = !lines.is_empty();
+            for line in lines {
+                if socket.feed(lameduck::websocket::Message::Text(line)).await.is_err() {
+                    return;
+                }
+                self.seen += 1;
+            }
+            if any && socket.flush().await.is_err() {
+                return;
+            }
+            tokio::select! {
+                received = socket.recv() => match received {
+                    Received::Message(message) => {
+                        if let Ok(text) = message.to_text() {
+                            room.say(&self.name, cut(text, TEXT_AT_MOST));
+                        }
+                    }
+                    Received::Move if !room.given().await => {}
+                    Received::Move => {
+                        let state = serde_json::to_vec(&self).expect("a name and a number");
+                        match socket.move_on(state).await {
+                            Ok(()) => return,
+                            Err(stays) => socket = *stays,
+                        }
+                    }
+                    Received::Closed => return,
+                },
+                _ = news.changed() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Matches that end where they began, and a room that moves, on the real binary.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::service::{LIMIT, Service, WITH_ADMIN};
+
+type Client = WebSocketStream<TcpStream>;
+
+async fn connect(address: &str, path: &str) -> Client {
+    let stream = TcpStream::connect(address.parse::<SocketAddr>().unwrap()).await.unwrap();
+    client_async(format!("ws://{address}{path}"), stream).await.unwrap().0
+}
+
+async fn told(client: &mut Client) -> Value {
+    let message = tokio::time::timeout(LIMIT, client.next()).await.expect("something is told");
+    let message = message.expect("the connection stays").unwrap();
+    serde_json::from_str(message.to_text().unwrap()).unwrap_or_else(|_| panic!("{message:?}"))
+}
+
+async fn told_that(client: &mut Client, what: &str) -> Value {
+    let said = told(client).await;
+    assert_eq!(said["type"], what, "{said}");
+    said
+}
+
+/// Both players of a match that has begun.
+struct Match {
+    players: [Client; 2],
+    generation: u64,
+}
+
+impl Match {
+    /// The first of the two waits already.
+    async fn begin(mut first: Client, address: &str) -> Match {
+        let mut second = connect(address, "/match").await;
+        let begins = told_that(&mut first, "begins").await;
+        told_that(&mut second, "begins").await;
+        let generation = begins["generation"].as_u64().unwrap();
+        Match { players: [first, second], generation }
+    }
+
+    /// Draws lines in order until `most` are drawn or the match is over.
+    async fn play(&mut self, most: usize) {
+        loop {
+            let [first, second] = &mut self.players;
+            let board = told_that(first, "board").await;
+            assert_eq!(told_that(second, "board").await, board);
+            let drawn = board["lines"].as_array().unwrap().iter().filter(|line| !line.is_null());
+            let (drawn, turn) = (drawn.count(), board["turn"].as_u64().unwrap());
+            if drawn == 24 {
+                return;
+            }
+            self.players[turn as usize]
+                .send(Message::text(json!({"line": drawn}).to_string()))
+                .await
+                .unwrap();
+            if drawn + 1 == most {
+                return;
+            }
+        }
+    }
+
+    /// Plays the rest, which ends in order.
+    async fn finish(mut self) {
+        self.play(24).await;
+        for player in &mut self.players {
+            let mut said = told(player).await;
+            while said["type"] == "board" {
+                said = told(player).await;
+            }
+            assert_eq!((&said["type"], &said["left"]), (&json!("over"), &json!(false)), "{said}");
+            let score: Vec<u64> = serde_json::from_value(said["score"].clone()).unwrap();
+            assert_eq!(score.iter().sum::<u64>(), 9);
+            match tokio::time::timeout(LIMIT, player.next()).await.unwrap() {
+                Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1000),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_match_ends_on_the_version_it_began_on_through_three_upgrades() {
+    let service = Service::upgradable(&[&["--probation", "0s"], &WITH_ADMIN[..]].concat());
+    let address = service.addresses[0].clone();
+    let mut matches = Vec::new();
+    for generation in 1..=4 {
+        let mut waits = connect(&address, "/match").await;
+        told_that(&mut waits, "waiting").await;
+        let mut begun = Match::begin(waits, &address).await;
+        assert_eq!(begun.generation, generation);
+        begun.play(5).await;
+        matches.push(begun);
+        let named = service.status().to_string();
+        assert!(named.contains("GET /match: match"), "{named}");
+        if generation < 4 {
+            tokio::task::block_in_place(|| service.upgrade());
+            tokio::task::block_in_place(|| service.wait_answers_from(generation + 1));
+        }
+    }
+    assert_eq!(service.status()["generations"].as_array().unwrap().len(), 4);
+    for begun in matches {
+        begun.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_player_who_waits_for_an_opponent_moves_with_the_version() {
+    let service = Service::upgradable(&["--probation", "0s"]);
+    let address = service.addresses[0].clone();
+    let mut waits = connect(&address, "/match").await;
+    assert_eq!(told_that(&mut waits, "waiting").await["generation"], 1);
+    for generation in 2..=4 {
+        tokio::task::block_in_place(|| service.upgrade());
+        // On the connection that it has had all the time.
+        assert_eq!(told_that(&mut waits, "waiting").await["generation"], generation);
+    }
+    let begun = Match::begin(waits, &address).await;
+    assert_eq!(begun.generation, 4);
+    begun.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_stop_a_match_is_played_to_its_end_and_who_waits_is_told_to_go() {
+    let mut service = Service::upgradable(&["--grace", "20s"]);
+    let address = service.addresses[0].clone();
+    let mut first = connect(&address, "/match").await;
+    told_that(&mut first, "waiting").await;
+    let mut begun = Match::begin(first, &address).await;
+    begun.play(5).await;
+    let mut waits = connect(&address, "/match").await;
+    told_that(&mut waits, "waiting").await;
+    service.target.signal(lameduck_verify::target::Signal::TERM).unwrap();
+    match tokio::time::timeout(LIMIT, waits.next()).await.unwrap() {
+        Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1001),
+        other => panic!("{other:?}"),
+    }
+    let _ = waits.next().await;
+    for player in &mut begun.players {
+        let mut said = told(player).await;
+        while said["type"] == "board" {
+            said = told(player).await;
+        }
+        assert_eq!(said["type"], "stopping");
+    }
+    // The boards that were told meanwhile have been read: the next move is told anew.
+    let turn = 5 % 2;
+    let move_five = json!({"line": 5}).to_string();
+    begun.players[turn].send(Message::text(move_five)).await.unwrap();
+    begun.finish().await;
+    let end = tokio::task::block_in_place(|| service.wait());
+    assert_eq!(end.code, Some(0), "{}", service.target.stderr());
+}
+
+/// How many members and lines; `LAMEDUCK_MEMBERS` asks for more than the few of a quick run.
+fn members() -> usize {
+    const FEW: usize = 100;
+    std::env::var("LAMEDUCK_MEMBERS").map_or(FEW, |text| text.parse().unwrap())
+}
+
+/// Says `lines` things, one after the other was seen, and reads everything until it is told to stop: each line has the next
+/// number, and its own come once and in order.
+async fn member(
+    mut client: Client,
+    name: String,
+    lines: usize,
+    mut stop: tokio::sync::watch::Receiver<Option<u64>>,
+    said_all: mpsc::UnboundedSender<()>,
+) -> u64 {
+    let (mut last, mut mine, mut sent) = (None, 0, 0);
+    loop {
+        if sent == mine && sent < lines {
+            client.send(Message::text(format!("{name} {sent}"))).await.unwrap();
+            sent += 1;
+        }
+        let until = *stop.borrow_and_update();
+        if until.is_some_and(|until| last >= Some(until)) {
+            return last.unwrap_or(0);
+        }
+        tokio::select! {
+            message = client.next() => {
+                let message = message.expect("nobody is disconnected").unwrap();
+                let line: Value = serde_json::from_str(message.to_text().unwrap())
+                    .unwrap_or_else(|_| panic!("{name}: {message:?}"));
+                let seq = line["seq"].as_u64().unwrap();
+                assert!(last.is_none_or(|last| seq == last + 1), "{name}: {seq} after {last:?}");
+                last = Some(seq);
+                if line["from"] == json!(name) {
+                    assert_eq!(line["text"], json!(format!("{name} {mine}")));
+                    mine += 1;
+                    if mine == lines {
+                        said_all.send(()).unwrap();
+                    }
+                }
+            }
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_room_moves_through_ten_upgrades_and_loses_nothing() {
+    const UPGRADES: u64 = 10;
+    const LINES: usize = 5;
+    let members = members();
+    let service = Service::upgradable(&["--probation", "0s", "--max-generations", "20"]);
+    let address = service.addresses[0].clone();
+    let (stop, stopped) = tokio::sync::watch::channel(None);
+    let (said_all, mut all_said) = mpsc::unbounded_channel();
+    let mut tasks = Vec::new();
+    for number in 0..members {
+        let name = format!("member{number}");
+        let client = connect(&address, &format!("/chat?name={name}")).await;
+        tasks.push(tokio::spawn(member(client, name, LINES, stopped.clone(), said_all.clone())));
+    }
+    for generation in 2..=UPGRADES + 1 {
+        tokio::task::block_in_place(|| service.upgrade());
+        tokio::task::block_in_place(|| service.wait_answers_from(generation));
+    }
+    for _ in 0..members {
+        let all = tokio::time::timeout(3 * LIMIT, all_said.recv()).await;
+        all.expect("everybody sees what it said").unwrap();
+    }
+    // Nobody joined after the first line could be out of sight: the numbers are the count.
+    let whole = (members * LINES) as u64;
+    stop.send(Some(whole)).unwrap();
+    for task in tasks {
+        let last = tokio::time::timeout(LIMIT, task).await.expect("everybody sees all").unwrap();
+        assert_eq!(last, whole);
+    }
+    let status = service.status();
+    let newest = &status["generations"][0];
+    assert_eq!(newest["generation"], UPGRADES + 1);
+    let _ = Duration::ZERO;
+}
