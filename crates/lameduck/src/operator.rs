@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::control::{self, Message as ToControl, Scope, View};
 use crate::conversation::{SEND, is_of_one_message, unless};
@@ -104,18 +104,20 @@ impl Waiting {
 #[derive(Default)]
 struct Silent {
     next: u64,
-    waiting: VecDeque<(u64, AbortHandle)>,
+    waiting: VecDeque<(u64, JoinHandle<()>)>,
 }
 
 impl Silent {
-    /// Whoever says nothing makes room for whoever comes.
+    /// Who has said nothing for longest, when there is no room for whoever comes now.
+    fn makes_room(&mut self) -> Option<JoinHandle<()>> {
+        let is_full = self.waiting.len() >= CONVERSATIONS;
+        let (_, oldest) = if is_full { self.waiting.pop_front()? } else { return None };
+        oldest.abort();
+        Some(oldest)
+    }
+
     fn comes(&mut self, converses: impl Future<Output = ()> + Send + 'static) {
-        if self.waiting.len() >= CONVERSATIONS
-            && let Some((_, oldest)) = self.waiting.pop_front()
-        {
-            oldest.abort();
-        }
-        self.waiting.push_back((self.next, tokio::spawn(converses).abort_handle()));
+        self.waiting.push_back((self.next, tokio::spawn(converses)));
         self.next += 1;
     }
 
@@ -130,6 +132,11 @@ impl Operator {
         loop {
             match socket.accept().await {
                 Ok(channel) => {
+                    let oldest = operator.silent().makes_room();
+                    if let Some(oldest) = oldest {
+                        // Its descriptor is closed before the next one is taken: strangers cost so many and no more.
+                        let _ = oldest.await;
+                    }
                     let here = Arc::clone(&operator);
                     let mut silent = operator.silent();
                     let id = silent.next;

@@ -67,7 +67,7 @@ impl Systemd {
         fs::create_dir(&cgroup).unwrap();
         let boot = format!(
             "echo $$ > {cgroup}/cgroup.procs && \
-             exec unshare --fork --kill-child --pid --mount --uts --ipc --cgroup --mount-proc sh -c '\
+             exec unshare --fork --kill-child --pid --mount --uts --ipc --net --cgroup --mount-proc sh -c '\
              umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && \
              mount -t tmpfs none /run && mkdir -p /run/systemd/system && \
              cp {directory}/*.service {directory}/*.target /run/systemd/system/ && \

@@ -62,14 +62,21 @@ impl Superior {
 
     /// Fills the queue and says how many messages that took.
     fn fill(&self) -> usize {
-        let notifier = self.notifier();
         let queue_at_most = 100_000;
-        (0..queue_at_most)
-            .position(|_| {
-                let sent = notifier.send(&[State::Status("filling")]);
-                sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            })
-            .expect("the queue has a bound")
+        let mut sent = 0;
+        // A sender's own buffer may be full before the queue is, where the system's bound on queues is large
+        // (`net.unix.max_dgram_qlen`, which systemd raises): then the next sender goes on.
+        loop {
+            let notifier = self.notifier();
+            let before = sent;
+            while notifier.send(&[State::Status("filling")]).is_ok() {
+                sent += 1;
+                assert!(sent < queue_at_most, "the queue has a bound");
+            }
+            if sent == before {
+                return sent;
+            }
+        }
     }
 }
 
