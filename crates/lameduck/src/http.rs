@@ -63,6 +63,10 @@ pub const PING: Duration = Duration::from_millis(500);
 /// After a half-close: how long nothing may come before the connection is closed.
 pub const QUIET: Duration = Duration::from_millis(200);
 
+/// The same for a client that was answered within its upload: it goes on sending, perhaps not steadily, and looks for
+/// the answer when it is done.
+pub const QUIET_UPLOAD: Duration = Duration::from_secs(1);
+
 /// The same for a connection that was idle: nothing of ours is on the wire that a reset could erase.
 pub const QUIET_IDLE: Duration = Duration::from_millis(50);
 

@@ -88,6 +88,7 @@
 //! | [`http::FIRST_BYTE`](http/constant.FIRST_BYTE.html) | 700 ms | the first byte of a connection accepted at the gate |
 //! | [`http::PING`](http/constant.PING.html) | 500 ms | an HTTP/2 client's answer to PING, and its preface |
 //! | [`http::QUIET`](http/constant.QUIET.html) | 200 ms | silence after a half-close, before the close |
+//! | [`http::QUIET_UPLOAD`](http/constant.QUIET_UPLOAD.html) | 1 s | the same for a client that was answered within its upload |
 //! | [`http::QUIET_IDLE`](http/constant.QUIET_IDLE.html) | 50 ms | the same for a connection that was idle |
 //! | [`http::LINGERING`](http/constant.LINGERING.html) | 5 s | everything that is read after a half-close |
 //! | [`http::PIPELINED`](http/constant.PIPELINED.html) | 256 | pipelined requests of one connection answered after the stop began |

@@ -19,7 +19,9 @@ use crate::http::age::Clock;
 use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
-use crate::http::{BoxError, FIRST_BYTE, HEAD, LINGERING, Lingers, PING, QUIET, QUIET_IDLE};
+use crate::http::{
+    BoxError, FIRST_BYTE, HEAD, LINGERING, Lingers, PING, QUIET, QUIET_IDLE, QUIET_UPLOAD,
+};
 use crate::work::{Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -298,7 +300,8 @@ where
         };
         // Closed for any reason but our asking an idle connection to finish: nothing more is owed.
         if asked == Asked::No || wire.answers() == Answers::CloseAnnounced {
-            return close(&wire, QUIET).await;
+            let quiet = if wire.is_inside_body() { QUIET_UPLOAD } else { QUIET };
+            return close(&wire, quiet).await;
         }
         wire.rewind(&unused);
         if asked == Asked::Move {

@@ -231,6 +231,15 @@ impl Framing {
         }
     }
 
+    /// Whether a body was begun and has not come to its end.
+    pub(crate) fn is_inside_body(&self) -> bool {
+        match self.state {
+            State::Body(left) => left > 0,
+            State::Chunked(chunk) => !matches!(chunk, Chunk::End),
+            State::Head | State::HeadWhole | State::Through => false,
+        }
+    }
+
     /// Whether a part of a head, or a whole one, was handed on whose request has not begun.
     pub(crate) fn is_inside_head(&self) -> bool {
         match self.state {

@@ -478,6 +478,12 @@ impl Wire {
         state.held() > 0 || state.framing.is_inside_head()
     }
 
+    /// Whether the client has more of a request's body to send, as far as that can be known.
+    pub(crate) fn is_inside_body(&self) -> bool {
+        let state = self.lock();
+        state.framing.keeps_track() && state.framing.is_inside_body()
+    }
+
     /// Whether what was written last waits for the client to read.
     pub(crate) fn is_write_blocked(&self) -> bool {
         self.lock().written == Written::Blocked
