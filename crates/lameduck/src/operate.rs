@@ -103,7 +103,7 @@ pub fn generations(control: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
 /// When nothing answers there, or the service goes away in the middle of its answer.
 pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, Error> {
     let fail = |error| Error::io("ask the service at", control.display().to_string(), error);
-    let channel = Channel::connect(control).map_err(fail)?;
+    let channel = Channel::connect_by(control, Instant::now() + ASK).map_err(fail)?;
     let command =
         Message::Command(Command { verb: verb.word().to_owned(), arguments: arguments.to_vec() });
     channel.send_by(Instant::now() + ASK, &command, &[]).map_err(fail)?;

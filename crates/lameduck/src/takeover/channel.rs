@@ -77,6 +77,9 @@ impl ControlSocket {
     }
 }
 
+/// How long to wait between two looks at a control socket whose queue is full.
+pub(crate) const QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
 fn seqpacket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
@@ -88,6 +91,21 @@ impl Channel {
         let socket = seqpacket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(Channel { socket })
+    }
+
+    /// The same, and again until then while the queue of those who wait to be let in is full, which the kernel tells at
+    /// once and does not wait for.
+    pub(crate) fn connect_by(path: &Path, until: Instant) -> io::Result<Channel> {
+        loop {
+            match Channel::connect(path) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until =>
+                {
+                    std::thread::sleep(QUEUE_PAUSE);
+                }
+                connected => return connected,
+            }
+        }
     }
 
     /// Refuses another user, root excepted.
