@@ -204,16 +204,7 @@ impl Successor {
 
     /// Whether connections that the predecessor sends are served here.
     pub fn adopts(&self) -> bool {
-        match self.state {
-            State::Probation | State::Returning | State::Confirmed | State::Alone => true,
-            State::Waiting
-            | State::Initialising
-            | State::Orphaned
-            | State::Willing
-            | State::Starting { .. }
-            | State::GivenBack
-            | State::Over => false,
-        }
+        self.has_taken_over()
     }
 
     /// Whether the service is asked to go back and nothing has come of it yet.
