@@ -138,7 +138,7 @@ impl Lifecycle {
             lingers: self.lingers(),
             age: self.shared.settings.age,
             moving: self.shared.handover.moving(),
-            sockets: WebSockets::new(self.shared.settings.close_frames.clone()),
+            sockets: WebSockets::new(self.shared.settings.close_frames.clone(), None, self.log()),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::exit;
 use crate::json::{self, Object};
 use crate::phase::{Cause, Outcome};
 use crate::signals;
-use crate::work::{Counts, WorkItem};
+use crate::work::{Counts, Tally, WorkItem};
 
 /// The account of a stop: what finished, what was cut, and how long each part took.
 ///
@@ -56,6 +56,8 @@ pub struct Report {
     pub panics: Vec<String>,
     /// Accept errors survived since the start.
     pub accept_errors: u64,
+    /// What became of connections outside of the stop, since the start.
+    pub tally: Tally,
     /// How long the async runtime had not answered when it ended; `None` if it answered.
     pub runtime_blocked: Option<Duration>,
 }
@@ -115,6 +117,7 @@ impl Report {
             .array("resources", resources)
             .array("panics", self.panics.iter().map(|words| json::quoted(words)))
             .number("accept_errors", self.accept_errors)
+            .raw("tally", &tally_json(&self.tally))
             .optional_millis("runtime_blocked_ms", self.runtime_blocked)
             .end()
     }
@@ -146,6 +149,15 @@ pub(crate) fn counts_json(counts: &Counts) -> String {
         .number("tasks", counts.tasks as u64)
         .number("blocking", counts.blocking as u64)
         .number("websockets", counts.websockets as u64)
+        .end()
+}
+
+pub(crate) fn tally_json(tally: &Tally) -> String {
+    Object::new()
+        .number("websockets_moved", tally.websockets_moved)
+        .number("websockets_told", tally.websockets_told)
+        .number("cut_for_age", tally.cut_for_age)
+        .number("requests_cut_for_age", tally.requests_cut_for_age)
         .end()
 }
 
@@ -201,6 +213,16 @@ impl fmt::Display for Report {
         }
         if self.accept_errors > 0 {
             writeln!(f, "  accept errors survived: {}", self.accept_errors)?;
+        }
+        let tally = &self.tally;
+        let counts = [
+            (tally.websockets_moved, "websockets moved to a successor"),
+            (tally.websockets_told, "websockets told to go at an upgrade"),
+            (tally.cut_for_age, "connections cut for their age"),
+            (tally.requests_cut_for_age, "requests cut with them"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            writeln!(f, "  {what}: {count}")?;
         }
         if let Some(blocked) = self.runtime_blocked {
             writeln!(

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::json::Object;
 use crate::phase::Phase;
-use crate::report::{counts_json, seconds, work_json};
-use crate::work::{Counts, WorkItem};
+use crate::report::{counts_json, seconds, tally_json, work_json};
+use crate::work::{Counts, Tally, WorkItem};
 
 /// A service at one moment: its phase and its live work.
 ///
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub served: u64,
     /// Accept errors survived since the start.
     pub accept_errors: u64,
+    /// What became of connections apart from their own ends, since the start.
+    pub tally: Tally,
 }
 
 impl Snapshot {
@@ -53,6 +55,7 @@ impl Snapshot {
             .raw("live", &counts_json(&self.live))
             .number("served", self.served)
             .number("accept_errors", self.accept_errors)
+            .raw("tally", &tally_json(&self.tally))
             .array("work", self.work.iter().map(work_json))
             .end()
     }

@@ -15,6 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+mod tally;
+
+use tally::Counters;
+pub use tally::Tally;
+
 /// Shards of the table of connections: enough that accepting on every core rarely meets.
 const SHARDS: usize = 16;
 
@@ -167,6 +172,8 @@ pub(crate) struct Registry {
     panics: Mutex<Vec<String>>,
     /// What has left the table since the start.
     left: Left,
+    /// What became of connections besides.
+    pub(crate) counters: Counters,
     listener: OnceLock<Listener>,
 }
 
@@ -194,6 +201,8 @@ pub(crate) struct Entry {
     hold: Hold,
     served: AtomicU64,
     read_once: AtomicBool,
+    /// It is told [`Told::Force`], alone.
+    is_cut: AtomicBool,
     own: Mutex<Own>,
     registry: Arc<Registry>,
 }
@@ -316,6 +325,7 @@ impl Registry {
             items: Mutex::default(),
             panics: Mutex::default(),
             left: Left::default(),
+            counters: Counters::default(),
             listener: OnceLock::new(),
         })
     }
@@ -398,6 +408,7 @@ impl Registry {
             hold,
             served: AtomicU64::new(0),
             read_once: AtomicBool::new(hold == Hold::Nothing),
+            is_cut: AtomicBool::new(false),
             own: Mutex::default(),
             registry: Arc::clone(self),
         });
@@ -472,7 +483,8 @@ impl Registry {
             })
             .sum();
         let all = live + self.served_before.load(Ordering::Relaxed);
-        all.saturating_sub(self.cut_requests.load(Ordering::Relaxed))
+        let cut = self.cut_requests.load(Ordering::Relaxed) + self.counters.requests_cut_for_age();
+        all.saturating_sub(cut)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -605,6 +617,9 @@ impl Entry {
     /// What this connection is to do now. An admin connection is left alone, unless a successor has an admin server
     /// of its own for it.
     pub(crate) fn told(&self) -> Told {
+        if self.is_cut.load(Ordering::Relaxed) {
+            return Told::Force;
+        }
         match (self.hold, self.registry.told()) {
             (Hold::Drain, told) => told,
             (Hold::Nothing, Told::Move) => Told::Move,
@@ -612,6 +627,29 @@ impl Entry {
                 Told::Serve
             }
         }
+    }
+
+    /// Cuts it, because it is too old: its reads and writes fail from now on, and what it has in hand is counted as cut.
+    #[cfg(feature = "http")]
+    pub(crate) fn cut_for_age(&self) {
+        let requests = self.requests();
+        self.registry.counters.connection_cut_for_age(requests);
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.wake(Side::Read);
+        self.wake(Side::Write);
+    }
+
+    /// Its descriptor went to a successor.
+    pub(crate) fn is_sent(&self) {
+        if lock(&self.own).websocket.is_some() {
+            self.registry.counters.websocket_moved();
+        }
+    }
+
+    /// What is counted beside live work.
+    #[cfg(feature = "http")]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.registry.counters
     }
 
     /// Remembers who polls a side of this connection, so that it can be told things.

@@ -101,6 +101,7 @@ impl Control {
             resources: self.hands.resources.reports(),
             panics: self.hands.registry.panics(),
             accept_errors: self.hands.accept_errors.count(),
+            tally: self.hands.registry.counters.tally(),
             runtime_blocked,
         };
         if let Some(stop) = self.stop.take() {
