@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use super::{Clock, Counters, Counts, Registry, Told, WorkItem, WorkKind, lock};
+use super::{Clock, Counts, Registry, Told, WorkItem, WorkKind, lock};
 
 /// A connection's entry. The connection's own task writes it; anybody may read it.
 pub(crate) struct Entry {
@@ -269,7 +269,7 @@ impl Entry {
 
     /// What is counted beside live work.
     #[cfg(feature = "http")]
-    pub(crate) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &super::Counters {
         &self.registry.counters
     }
 
