@@ -41,7 +41,7 @@ pub(super) fn serve(life: &Lifecycle) -> Result<WebSockets, Error> {
                     let number = guests.fetch_add(1, Ordering::Relaxed);
                     let name = named(request.uri.query())
                         .unwrap_or_else(|| format!("guest {generation}.{number}"));
-                    let seen = seen(request.uri.query(), latest);
+                    let seen = seen(request.uri.query(), latest, room.given_out());
                     Some(Member { name, seen: seen.max(room.before_all()) })
                 }
             };
@@ -53,12 +53,12 @@ pub(super) fn serve(life: &Lifecycle) -> Result<WebSockets, Error> {
 }
 
 /// The last number it has, in `after=…`, so that one who comes back misses nothing; who is new is shown a little.
-fn seen(query: Option<&str>, latest: u64) -> u64 {
+fn seen(query: Option<&str>, latest: u64, given_out: u64) -> u64 {
     let value =
         query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("after=")));
     let after = value.and_then(|value| value.parse().ok());
-    // Nobody can be ahead, unless the room began anew.
-    after.unwrap_or_else(|| latest.saturating_sub(SHOWN_AT_FIRST)).min(latest)
+    // Nobody is ahead of what was given out, unless the room began anew; of what is known here one may be, after a rollback.
+    after.unwrap_or_else(|| latest.saturating_sub(SHOWN_AT_FIRST)).min(given_out)
 }
 
 /// The name in `name=…`, with `%20` and `+` for a space and nothing else that is encoded.

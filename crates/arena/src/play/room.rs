@@ -8,7 +8,8 @@
 //! Invariants:
 //!
 //! 1. Each number is given to one line, by the home of that moment, and there is one home at most: the old one ceases
-//!    before its link is opened, the new one begins when it arrives.
+//!    before its link is opened, the new one begins when it arrives. Only while a version that gives the service back lets
+//!    its members go are there two, which take their numbers from the same memory.
 //! 2. A generation has the lines of its history in the order of their numbers, without a gap.
 //! 3. A number whose line died with the generation that gave it out is told as lost, so that nobody takes the gap for his own.
 //! 4. A relay's process does not end before what its members said has gone up the link.
@@ -90,6 +91,18 @@ struct Inner {
 }
 
 impl Inner {
+    /// The numbers up to this one that did not come here are told as lost.
+    fn lose_up_to(&mut self, seq: u64) {
+        let oldest = seq.saturating_sub(HISTORY as u64);
+        if oldest > self.latest {
+            self.latest = oldest;
+            self.history.clear();
+        }
+        while self.latest < seq {
+            self.push(lost(self.latest + 1));
+        }
+    }
+
     /// The text of the next number.
     fn push(&mut self, text: Utf8Bytes) {
         self.history.push_back(text);
@@ -191,6 +204,11 @@ impl Room {
         inner.latest - inner.history.len() as u64
     }
 
+    /// The last number that any generation gave out.
+    pub(super) fn given_out(&self) -> u64 {
+        self.home.get(0).load(Ordering::SeqCst)
+    }
+
     /// Says something.
     pub(super) fn say(&self, from: &str, text: &str) {
         self.said(Said { from: from.to_owned(), text: text.to_owned() });
@@ -203,9 +221,12 @@ impl Room {
             let _ = up.send(said);
             return;
         }
-        let line = Line { seq: inner.latest + 1, from: said.from, text: said.text };
+        // From the memory that all generations share: after a rollback the version that leaves may still have members.
+        let seq = self.home.get(0).fetch_add(1, Ordering::SeqCst) + 1;
+        let line = Line { seq, from: said.from, text: said.text };
         let text = serde_json::to_string(&line).expect("strings and a number");
-        self.append(&mut inner, line.seq, text.into());
+        inner.lose_up_to(seq - 1);
+        self.append(&mut inner, seq, text.into());
     }
 
     fn append(&self, inner: &mut Inner, seq: u64, text: Utf8Bytes) {
@@ -222,15 +243,7 @@ impl Room {
         inner.role = Role::Home;
         // A generation that was lost may have given out numbers that never came here.
         let given_out = self.home.get(0).load(Ordering::SeqCst);
-        let oldest = given_out.saturating_sub(HISTORY as u64);
-        if oldest > inner.latest {
-            inner.latest = oldest;
-            inner.history.clear();
-        }
-        while inner.latest < given_out {
-            let lost = lost(inner.latest + 1);
-            inner.push(lost);
-        }
+        inner.lose_up_to(given_out);
         self.latest.send_replace(Some(inner.latest));
     }
 

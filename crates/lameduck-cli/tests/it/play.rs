@@ -254,8 +254,8 @@ async fn a_chat_room_moves_through_ten_upgrades_and_loses_nothing() {
 }
 
 /// A member as the page is one: comes back when its connection ends, says what it has seen, and sees each number once; the
-/// last line it waits for, and how often it had to come back.
-async fn returning(address: String, name: String, last: &'static str) -> usize {
+/// last line it waits for, and how often it had to come back. No close frame but with this code comes.
+async fn returning(address: String, name: String, last: &'static str, goes: Option<u16>) -> usize {
     let (mut seen, mut returns) = (0, 0);
     loop {
         let mut client = connect(&address, &format!("/chat?name={name}&after={seen}")).await;
@@ -269,7 +269,10 @@ async fn returning(address: String, name: String, last: &'static str) -> usize {
                         return returns;
                     }
                 }
-                Some(Ok(Message::Close(frame))) => panic!("{name} was closed: {frame:?}"),
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.as_ref().map(|frame| frame.code.into());
+                    assert!(goes.is_some() && code == goes, "{name} was closed: {frame:?}");
+                }
                 Some(Ok(_)) => {}
                 // Its process was killed.
                 None | Some(Err(_)) => break,
@@ -296,6 +299,29 @@ async fn say(address: &str, text: &str) {
     }
 }
 
+/// The version that leaves lets its members go, and the one before has the room again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_goes_on_after_a_rollback() {
+    const MEMBERS: usize = 50;
+    const LAST: &str = "that was all";
+    let service = Service::upgradable(&["--probation", "1h"]);
+    let address = service.addresses[0].clone();
+    let member = |number| returning(address.clone(), format!("m{number}"), LAST, Some(1001));
+    let members: Vec<_> = (0..MEMBERS).map(|number| tokio::spawn(member(number))).collect();
+    for generation in 2..=4 {
+        say(&address, "before").await;
+        tokio::task::block_in_place(|| service.upgrade());
+        say(&address, "between").await;
+        let back = tokio::task::block_in_place(|| service.operate("rollback", &[]));
+        assert_eq!(back.code, Some(0), "{generation}: {back:?}");
+    }
+    say(&address, LAST).await;
+    for member in members {
+        tokio::time::timeout(LIMIT, member).await.expect("it sees all").unwrap();
+    }
+    service.operate("stop", &[]);
+}
+
 /// Killed with the members it has, while others are on their way to it: the old version has the room again, whoever was cut
 /// comes back to it, and nobody is closed or misses a number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,7 +332,9 @@ async fn a_room_goes_on_when_the_new_version_is_killed_while_members_move() {
         let service = Service::upgradable(&["--probation", "1h"]);
         let address = service.addresses[0].clone();
         let members: Vec<_> = (0..MEMBERS)
-            .map(|number| tokio::spawn(returning(address.clone(), format!("m{number}"), LAST)))
+            .map(|number| {
+                tokio::spawn(returning(address.clone(), format!("m{number}"), LAST, None))
+            })
             .collect();
         say(&address, "the first line").await;
         let (over, speaks) = (Arc::new(AtomicBool::new(false)), address.clone());
