@@ -39,7 +39,7 @@ mod framing;
 mod grpc;
 #[cfg(feature = "rustls023")]
 mod handshake;
-mod ping;
+mod inbound;
 pub mod streams;
 #[cfg(feature = "rustls023")]
 pub mod tls;

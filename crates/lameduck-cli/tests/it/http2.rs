@@ -104,6 +104,24 @@ fn a_stream_opened_between_the_go_aways_is_answered() {
     service.ends_clean();
 }
 
+/// A client that has not read the last GOAWAY sends a call and room for its answer, as grpcio does in one packet: the
+/// stream is excluded, and the others must not suffer for it.
+#[test]
+fn room_for_an_excluded_stream_does_not_cut_the_streams_in_hand() {
+    let mut service = start("600ms");
+    let mut client = open(&service);
+    client.get(&service.place("/a"), 1).unwrap();
+    service.wait_in_hand(1);
+    service.signal(Signal::TERM);
+    answer_ping(&mut client);
+    for stream in [3, 5] {
+        client.get(&service.place("/b"), stream).unwrap();
+        client.send(&window_update(stream, 1_000)).unwrap();
+    }
+    ends_after(&mut client, 1);
+    service.ends_clean();
+}
+
 #[test]
 fn an_idle_http2_connection_is_closed_in_order() {
     let mut service = start("1ms");
