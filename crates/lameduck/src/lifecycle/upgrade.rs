@@ -100,7 +100,7 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// Without a control socket ([`Builder::control`]), and when the successor fails: then nothing has changed.
+    /// Without a control socket ([`Builder::control`](crate::Builder::control)), and when the successor fails: then nothing has changed.
     pub async fn upgrade(&self) -> Result<(u32, u32), Error> {
         let fail = |why: String| Error::name(format!("upgrade: {why}"));
         if self.shared.upgrades.is_none() {
