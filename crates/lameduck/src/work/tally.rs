@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::json::Object;
+
 /// What became of connections since the start, where it was not they or their clients that ended them.
 ///
 /// ```
@@ -22,6 +24,18 @@ pub struct Tally {
     pub cut_for_age: u64,
     /// Requests that were cut with them.
     pub requests_cut_for_age: u64,
+}
+
+impl Tally {
+    /// The tally as one JSON object.
+    pub(crate) fn to_json(self) -> String {
+        Object::new()
+            .number("websockets_moved", self.websockets_moved)
+            .number("websockets_told", self.websockets_told)
+            .number("cut_for_age", self.cut_for_age)
+            .number("requests_cut_for_age", self.requests_cut_for_age)
+            .end()
+    }
 }
 
 /// The same, being counted.
