@@ -44,7 +44,7 @@ struct Round {
 }
 
 fn moves(bench: &Bench) -> Result<()> {
-    let counts: &[usize] = bench.pick(&[0, 1_000, 5_000], &[0, 100]);
+    let counts: &[usize] = bench.pick(&[0, 1_000, 5_000][..], &[0, 100][..]);
     let rounds = bench.pick(5, 1);
     let mut found: Vec<Vec<Round>> = counts.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds {
