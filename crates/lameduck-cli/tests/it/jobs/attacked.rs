@@ -58,7 +58,8 @@ struct Frozen(Vec<Pid>);
 impl Frozen {
     fn freeze(cluster: &Cluster) -> Frozen {
         let file = cluster.directory().join("data/postmaster.pid");
-        let server: u32 = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
+        let server: u32 =
+            fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
         let all = proc::tree(server).into_iter().filter_map(|pid| Pid::from_raw(pid as i32));
         let frozen = Frozen(all.collect());
         frozen.signal(rustix::process::Signal::STOP);
