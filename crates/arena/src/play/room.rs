@@ -86,6 +86,8 @@ struct Inner {
     /// As sent to members, in order; the last one has the number `latest`.
     history: VecDeque<Utf8Bytes>,
     latest: u64,
+    /// Said when there was nobody to number it; a line of somebody who came when all others had left.
+    unsaid: Vec<Said>,
     /// Members and links that may still say something.
     present: usize,
 }
@@ -147,6 +149,7 @@ impl Room {
                 role: Role::Awaiting,
                 history: VecDeque::new(),
                 latest: home.get(0).load(Ordering::SeqCst),
+                unsaid: Vec::new(),
                 present: 0,
             }),
             latest: watch::Sender::new(None),
@@ -216,9 +219,12 @@ impl Room {
 
     fn said(&self, said: Said) {
         let mut inner = self.lock();
+        let inner = &mut *inner;
         if let Role::Relay(up) = &inner.role {
-            // Closed only when the successor is lost, and then the role changes with the same lock held.
-            let _ = up.send(said);
+            // The relay has ended, and whoever is home then has not been found out yet.
+            if let Err(unsaid) = up.send(said) {
+                inner.unsaid.push(unsaid.0);
+            }
             return;
         }
         // From the memory that all generations share: after a rollback the version that leaves may still have members.
@@ -226,7 +232,7 @@ impl Room {
         let line = Line { seq, from: said.from, text: said.text };
         let text = serde_json::to_string(&line).expect("strings and a number");
         inner.lose_up_to(seq - 1);
-        self.append(&mut inner, seq, text.into());
+        self.append(inner, seq, text.into());
     }
 
     fn append(&self, inner: &mut Inner, seq: u64, text: Utf8Bytes) {
@@ -301,12 +307,16 @@ impl Room {
                     match over {
                         Ok(Err(said)) => Some(said),
                         // All have gone over, or (unsent) the process ends by force. Nobody says anything here any more.
-                        Ok(Ok(())) | Err(_) => match back {
-                            Some(true) => None,
-                            Some(false) => return,
-                            None if comes_back.await => None,
-                            None => return,
-                        },
+                        Ok(Ok(())) | Err(_) => {
+                            let is_back = match back {
+                                Some(is_back) => is_back,
+                                None => comes_back.await,
+                            };
+                            if !is_back {
+                                return;
+                            }
+                            None
+                        }
                     }
                 }
                 Err(_) => Some(said),
@@ -320,6 +330,8 @@ impl Room {
                     self.said(said);
                 }
             }
+            let unsaid = std::mem::take(&mut self.lock().unsaid);
+            unsaid.into_iter().for_each(|said| self.said(said));
             // The way is closed when its end has been noticed.
             tokio::task::yield_now().await;
         }
