@@ -389,14 +389,22 @@ mod tests {
             Some((Ok(Frame::data(Bytes::from(text))), frames))
         }));
         let mut body = ending(&life.streams().spread(Duration::ZERO), StreamBody::new(frames));
+        let text =
+            |frame: Frame<Bytes>| String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
         let (mut got, mut stopped) = (Vec::new(), false);
         source.send(before).unwrap();
         while let Some(frame) = body.frame().await {
-            got.push(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap());
+            got.push(text(frame.unwrap()));
             if !stopped {
                 stopped = true;
                 life.stop();
                 life.drain().asked_for(|asked| asked == Asked::Finish).await;
+                // Its turn comes while its source has nothing.
+                match tokio::time::timeout(Duration::from_secs(1), body.frame()).await {
+                    Ok(Some(frame)) => got.push(text(frame.unwrap())),
+                    Ok(None) => break,
+                    Err(_) => {}
+                }
                 source.send(after).unwrap();
             }
         }
@@ -413,7 +421,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_protocol_of_ones_own_ends_behind_its_boundary_with_its_farewell() {
         let chunks = |streams: &Streams, body| {
             streams.chunks(body, records(), Some(Bytes::from_static(b"BYE!")))
@@ -425,14 +433,14 @@ mod tests {
         assert_eq!(around_a_stop(silent, "aa", "aabbbbc").await, ["aa", "aabbbb"]);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn lines_end_behind_a_whole_line() {
         let lines = |streams: &Streams, body| streams.lines(body);
         let got = around_a_stop(lines, "{\"n\":1}\n{\"n\"", ":2}\n{\"n\":3").await;
         assert_eq!(got.concat(), "{\"n\":1}\n{\"n\":2}\n");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn any_time_to_come_back_can_be_chosen() {
         let far = |streams: &Streams, body| {
             streams.clone().retry(Duration::MAX, Duration::MAX).events(body)

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+#[cfg(feature = "tungstenite029")]
+use std::sync::PoisonError;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Dropped, State, Wire};
+#[cfg(feature = "tungstenite029")]
 use crate::connection::Stream;
 use crate::http::farewell::Entered;
 use crate::http::websocket::{Place, WebSocket};
