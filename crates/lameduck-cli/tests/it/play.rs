@@ -1,9 +1,6 @@
 //! Matches that end where they began, and a room that moves, on the real binary.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -320,52 +317,4 @@ async fn a_room_goes_on_after_a_rollback() {
         tokio::time::timeout(LIMIT, member).await.expect("it sees all").unwrap();
     }
     service.operate("stop", &[]);
-}
-
-/// Killed with the members it has, while others are on their way to it: the old version has the room again, whoever was cut
-/// comes back to it, and nobody is closed or misses a number.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_room_goes_on_when_the_new_version_is_killed_while_members_move() {
-    const MEMBERS: usize = 100;
-    const LAST: &str = "that was all";
-    for kill in 0..crate::service::stops() as u64 {
-        let service = Service::upgradable(&["--probation", "1h"]);
-        let address = service.addresses[0].clone();
-        let members: Vec<_> = (0..MEMBERS)
-            .map(|number| {
-                tokio::spawn(returning(address.clone(), format!("m{number}"), LAST, None))
-            })
-            .collect();
-        say(&address, "the first line").await;
-        let (over, speaks) = (Arc::new(AtomicBool::new(false)), address.clone());
-        let until = Arc::clone(&over);
-        let speaker = tokio::spawn(async move {
-            while !until.load(Ordering::Relaxed) {
-                say(&speaks, "one more").await;
-            }
-        });
-        tokio::task::block_in_place(|| {
-            let mut asking = service.start_command("upgrade", &[]);
-            let line = service.target.wait_stderr("Handed over to generation 2", LIMIT).unwrap();
-            let pid = line.split("(pid ").nth(1).unwrap().split(')').next().unwrap();
-            // At another place of the move each time.
-            crate::service::let_pass(Duration::from_millis(kill));
-            let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-            service.target.wait_stderr("serving again", LIMIT).unwrap();
-            let _ = asking.wait(LIMIT).unwrap();
-        });
-        over.store(true, Ordering::Relaxed);
-        tokio::time::timeout(LIMIT, speaker).await.expect("it is heard").unwrap();
-        say(&address, LAST).await;
-        let mut returns = 0;
-        for member in members {
-            returns += tokio::time::timeout(LIMIT, member).await.expect("it sees all").unwrap();
-        }
-        eprintln!("{returns} of {MEMBERS} had to come back");
-        assert!(returns <= MEMBERS, "{returns}");
-        let status = service.status();
-        assert_eq!(status["generations"][0]["generation"], 1, "{status}");
-        service.operate("stop", &[]);
-    }
 }
