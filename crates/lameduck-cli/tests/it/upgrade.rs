@@ -55,7 +55,7 @@ impl Service {
         std::fs::rename(beside, program).unwrap();
     }
 
-    fn start_command(&self, verb: &str, flags: &[&str]) -> Target {
+    pub fn start_command(&self, verb: &str, flags: &[&str]) -> Target {
         let command = Target::command(BINARY).arg(verb).args(WITH_CONTROL).args(flags);
         command.directory(self.path("")).start().unwrap()
     }
