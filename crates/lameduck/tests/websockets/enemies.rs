@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ws::{Message as AxumMessage, WebSocketUpgrade};
-use axum::routing::get;
 use lameduck::Lifecycle;
 use lameduck::phase::Outcome;
 use lameduck::websocket::CloseFrames;
@@ -122,36 +120,4 @@ async fn a_client_that_half_closes_without_a_frame_does_not_hold_the_stop() {
     client.shutdown().await.unwrap();
     stops_without_a_cut(life, address).await;
     let _ = client.read_to_end(&mut Vec::new()).await;
-}
-
-/// It reads so slowly that its handler is always in the middle of a frame; it reads, so it is told in the end.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_reader_gets_its_close_frame_behind_the_frame_under_way() {
-    const FRAME: usize = 4 * 1024 * 1024;
-    let flood = get(|upgrade: WebSocketUpgrade| async {
-        upgrade.on_upgrade(|mut socket| async move {
-            let large = AxumMessage::Binary(vec![7; FRAME].into());
-            while socket.send(large.clone()).await.is_ok() {}
-        })
-    });
-    let (life, address) = serve(router().route("/flood", flood)).await;
-    let mut client = connect(address, "/flood").await.into_inner();
-    client.readable().await.unwrap();
-    let reading = tokio::spawn(async move {
-        let (mut all, mut bytes) = (Vec::new(), vec![0; 256 * 1024]);
-        while let Ok(read) = client.read(&mut bytes).await {
-            if read == 0 {
-                break;
-            }
-            all.extend_from_slice(&bytes[..read]);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        all
-    });
-    stops_without_a_cut(life, address).await;
-    let all = reading.await.unwrap();
-    let frame = [&[0x88, 0x12, 0x03, 0xe9][..], b"the server stops"].concat();
-    // Ten bytes of head for each message, then the close frame and nothing else.
-    assert_eq!((all.len() - frame.len()) % (FRAME + 10), 0, "{}", all.len());
-    assert!(all.ends_with(&frame));
 }
