@@ -38,7 +38,7 @@ use crate::work::{Hold, Registry};
 
 pub use builder::Builder;
 pub use closing::Closing;
-pub use drain::Drain;
+pub use drain::{Drain, LAST_CALL};
 pub(crate) use task::CatchPanic;
 pub use task::{Blocking, Task, TaskEnd};
 
