@@ -127,11 +127,13 @@
 //! | `notify::teller::WATCHDOG_LEAST` | 1 ms | the shortest time between two signs of life |
 //! | `operate::ASK` | 5 s | how long a service may take to take in a command |
 //! | `operate::ANSWER` | 1 days | how long its answer may take |
+//! | [`operate::FOLLOW`] | 5 | how often it is asked again when whoever was asked has left and another has the name |
 //! | `operate::GONE` | 5 s | how long a service that has told its end may take until its process is gone |
 //! | `operator::FIRST_WORD` | 5 s | how long whoever connects to the control socket may take to say what it wants |
 //! | `operator::STATUS` | 1 s | how long another generation may take to tell its status |
 //! | `respawn::BUSY` | 1 s | how long a program that is just being written is tried again |
-//! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word |
+//! | `succeed::CONNECT` | 5 s | room for a successor in the queue at the control socket |
+//! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word, or a shorter [`Builder::takeover_timeout`] |
 //! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
 //! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
 //! | `takeover::TAKEOVER_LONGEST` | 600 s | the same, however often it asks for more |
@@ -195,6 +197,7 @@ mod connection;
 mod control;
 mod conversation;
 mod driver;
+mod duration;
 mod error;
 pub mod exit;
 pub mod generation;
@@ -211,6 +214,7 @@ mod log;
 pub mod notify;
 pub mod operate;
 mod operator;
+mod panics;
 pub mod phase;
 mod readiness;
 mod report;
@@ -229,6 +233,7 @@ pub mod tonic;
 pub mod upgrade;
 pub mod websocket;
 pub mod work;
+mod zombie;
 
 pub use connection::Stream;
 pub use error::Error;

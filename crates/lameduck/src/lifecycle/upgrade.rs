@@ -13,6 +13,7 @@ use crate::shared::Cells;
 use crate::states::Origin;
 use crate::takeover::successor;
 use crate::takeover::wire::{MAX_TEXT, Status};
+use crate::upgrade::Outcome;
 
 impl Lifecycle {
     /// Says that this start takes long: a predecessor waits at least `more` from now, and logs what for. Nothing
@@ -41,7 +42,9 @@ impl Lifecycle {
 
     /// Offers a successor a state: `save` writes it when one asks.
     ///
-    /// At most [`MAX_STATE_SIZE`](crate::takeover::wire::MAX_STATE_SIZE) bytes; more fails the upgrade.
+    /// It is called in the runtime, must not block, and has [`STATE_TIMEOUT`](crate::takeover::STATE_TIMEOUT) together
+    /// with the other states. It may write [`MAX_STATE_SIZE`](crate::takeover::wire::MAX_STATE_SIZE) bytes at most; more
+    /// fails the upgrade, which changes nothing.
     ///
     /// # Errors
     ///
@@ -55,7 +58,7 @@ impl Lifecycle {
         self.shared.states.blob(name, version, Arc::new(save))
     }
 
-    /// Takes the state that a predecessor offered under `name`, with its version; `None` if there is none.
+    /// Takes the state that a predecessor offered under `name`, with its version; `None` if there is none (any more).
     ///
     /// # Errors
     ///
@@ -94,11 +97,11 @@ impl Lifecycle {
     /// Starts the program anew and hands over to it, as SIGHUP and `lameduck upgrade` do.
     ///
     /// Returns the successor's process id and generation once it accepts. This generation then finishes what it has in
-    /// hand and ends.
+    /// hand and ends. Cancel safe: whoever stops waiting does not stop the upgrade.
     ///
     /// # Errors
     ///
-    /// Without a control socket ([`Builder::control`]), and when the successor fails: then nothing has changed.
+    /// Without a control socket ([`Builder::control`](crate::Builder::control)), and when the successor fails: then nothing has changed.
     pub async fn upgrade(&self) -> Result<(u32, u32), Error> {
         let fail = |why: String| Error::name(format!("upgrade: {why}"));
         if self.shared.upgrades.is_none() {
@@ -107,9 +110,10 @@ impl Lifecycle {
         let (reply, outcome) = oneshot::channel();
         self.shared.control.send(Message::Upgrade { queue: Queue::Refuse, reply });
         match outcome.await {
-            Ok(Ok(successor)) => Ok((successor.pid, successor.generation)),
-            Ok(Err(why)) => Err(fail(why)),
-            Err(_) => Err(fail("the service is ending".to_owned())),
+            Ok(Outcome::Upgraded(successor)) => Ok((successor.pid, successor.generation)),
+            Ok(Outcome::Failed(why)) => Err(fail(why)),
+            // Only who waits for one that is under way is told to ask again.
+            Ok(Outcome::AskAgain) | Err(_) => Err(fail("the service is ending".to_owned())),
         }
     }
 }
