@@ -78,6 +78,8 @@ pub struct Config {
     pub upgrade_grace: Grace,
     /// Older generations that may still finish their work when the next upgrade begins.
     pub max_generations: usize,
+    /// Registers a closing function that never ends, to show that the deadline ends the process all the same.
+    pub hang_at_close: bool,
     /// How the log is written.
     pub log: LogFormat,
     /// What `GET /version` tells.
@@ -105,6 +107,7 @@ impl Default for Config {
             takeover_timeout: TAKEOVER_TIMEOUT,
             upgrade_grace: Grace::Unlimited,
             max_generations: MAX_GENERATIONS,
+            hang_at_close: false,
             log: LogFormat::Text,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -19,7 +19,7 @@ use crate::jobs::JobQueue;
 use crate::orders::Orders;
 use crate::routes::{App, Events, router};
 use crate::store::{Store, StoreError};
-use crate::{Error, grpc, metrics, tls};
+use crate::{Error, grpc, metrics, routes, tls};
 
 /// How long a database may still take to open, and again to close, once a stop came during the start.
 const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
@@ -143,6 +143,8 @@ impl Sockets {
     fn serve(self, life: &Lifecycle, app: &App) -> Result<Vec<Line>, Error> {
         let router = router(app)
             .merge(grpc::router(&app.counter, life))
+            .merge(routes::next::router(app.events.clone(), life.drain()))
+            .merge(routes::programs::router(life))
             .merge(crate::play::router(life).map_err(refused)?);
         let mut lines = Vec::new();
         for listener in self.listeners {
@@ -202,6 +204,9 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
         .uses(["database"])
         .run(move || async move { orders.close().await })
         .map_err(refused)?;
+    if config.hang_at_close {
+        life.on_close("hanging").run(std::future::pending::<Result<(), Error>>).map_err(refused)?;
+    }
     let worker = life.jobs("jobs", app.jobs.clone()).concurrency(config.jobs);
     worker.uses(["database"]).start().map_err(refused)?;
     Ok(Open { app, store })

@@ -14,6 +14,7 @@ use lameduck::signals::Signals;
 
 use crate::complaint::{BadValue, Complaint};
 use crate::duration;
+use crate::words;
 
 /// More worker threads than this are a typing mistake.
 const THREADS_LIMIT: usize = 1024;
@@ -53,7 +54,8 @@ fn codes(table: &[(String, &str)]) -> String {
 fn after_serve() -> String {
     format!(
         "Durations are whole numbers with a unit: 250ms, 9s, 1m30s, 1h.\n\
-         A flag that names an environment variable can also be set by it; the command line wins.\n\n\
+         A flag that names an environment variable can also be set by it; the command line wins.\n\
+         @PATH stands for the words in that file, one a line; an upgrade reads it again.\n\n\
          Signals:\n{}\n{}",
         Signals::default(),
         codes_of_a_stop()
@@ -324,6 +326,10 @@ pub struct Serve {
           allow_hyphen_values = true, value_parser = by(generations))]
     pub max_generations: usize,
 
+    /// Has a closing function that never ends, for tests of the deadline.
+    #[arg(long, hide = true)]
+    pub hang_at_close: bool,
+
     /// Writes the log and the report as lines for people, or as one JSON object a line.
     #[arg(long, value_name = "FORMAT", env = "LAMEDUCK_LOG", default_value = "text")]
     pub log: Format,
@@ -364,6 +370,7 @@ impl From<Serve> for Config {
             probation: flags.probation,
             upgrade_grace: flags.upgrade_grace,
             max_generations: flags.max_generations,
+            hang_at_close: flags.hang_at_close,
             log: match flags.log {
                 Format::Text => LogFormat::Text,
                 Format::Json => LogFormat::Json,
@@ -382,9 +389,12 @@ pub enum Early {
 
 /// Reads the process's own arguments and environment.
 pub fn read() -> Result<Flags, Early> {
-    Flags::try_parse().map_err(|error| match error.kind() {
+    let given = words::expanded(std::env::args_os().collect()).map_err(Early::Complaint)?;
+    Flags::try_parse_from(&given).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Early::Answer(error),
-        _ => Early::Complaint(Complaint::from_arguments(&error, &help(), variable_behind)),
+        _ => Early::Complaint(Complaint::from_arguments(&error, &help(), |flag, value| {
+            variable_behind(&given, flag, value)
+        })),
     })
 }
 
@@ -400,11 +410,11 @@ fn help() -> String {
 }
 
 /// The environment variable that gave `flag` this value, unless the command line names the flag.
-fn variable_behind(flag: &str, value: &str) -> Option<String> {
-    let named = |given: std::ffi::OsString| {
+fn variable_behind(arguments: &[std::ffi::OsString], flag: &str, value: &str) -> Option<String> {
+    let named = |given: &std::ffi::OsString| {
         given.to_string_lossy().split('=').next().is_some_and(|name| name == flag)
     };
-    if std::env::args_os().any(named) {
+    if arguments.iter().any(named) {
         return None;
     }
     let commands = Flags::command();

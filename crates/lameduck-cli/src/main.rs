@@ -10,6 +10,7 @@ mod operate;
 mod serve;
 mod status;
 mod verify;
+mod words;
 
 use std::process::ExitCode;
 
