@@ -226,7 +226,12 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
     }
     let listener = match options.predecessor {
         Some(_) if options.fault != Some(Fault::Rebind) => upgrade::inherited()?,
-        _ => bind(options.port, options.fault == Some(Fault::Rebind))?,
+        Some(_) => {
+            // Nobody would accept what the kernel puts into its queue.
+            drop(upgrade::inherited()?);
+            bind(options.port, true)?
+        }
+        None => bind(options.port, options.fault == Some(Fault::Rebind))?,
     };
     let address = listener.local_addr()?;
     let tls = options.tls.then(|| tls::acceptor(options.fault)).transpose()?;
@@ -366,6 +371,9 @@ async fn stop(
     // It ends by itself, but for the fault that keeps it.
     if !server.has(Fault::KeepAccepting) && !server.has(Fault::HangListener) {
         let _ = accepting.await;
+    }
+    if server.has(Fault::KeepAccepting) && server.upgrades.load(SeqCst) > 0 {
+        tokio::time::sleep(server.options.grace / 2).await;
     }
     let progress = tokio::spawn(tell_progress(server.clone(), began));
     let is_clean = tokio::select! {
