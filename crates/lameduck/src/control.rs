@@ -316,6 +316,11 @@ impl Control {
             Message::Upgrade { queue, reply } => {
                 upgrades.map(|upgrades| upgrades.upgrade(queue, reply))
             }
+            Message::End => {
+                let cause = self.generation.life().cause();
+                let goes_on = matches!(cause, None | Some(Cause::Successor | Cause::Predecessor));
+                goes_on.then_some(GenerationInput::Life(Input::Stop(Cause::Request)))
+            }
             Message::RollBack { reply } => upgrades.map(|upgrades| upgrades.roll_back(reply)),
             Message::Started { attempt, process } => {
                 upgrades.map(|upgrades| upgrades.started(attempt, process))
