@@ -115,6 +115,7 @@
 //! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
 //! | [`jobs::BACK_OFF`] | 100 ms | the first pause after a claim that failed |
 //! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
+//! | [`lifecycle::LAST_CALL`] | 1 s | how long before the cut blocking work is told to stop while the runtime is blocked |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |

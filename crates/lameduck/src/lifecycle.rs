@@ -39,7 +39,7 @@ use crate::work::{Hold, Registry};
 
 pub use builder::Builder;
 pub use closing::Closing;
-pub use drain::Drain;
+pub use drain::{Drain, LAST_CALL};
 pub use task::{Blocking, Task, TaskEnd};
 
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
