@@ -88,7 +88,15 @@ impl Sqlite {
             .max_lifetime(None);
         let readers = options.clone().pragma("query_only", "ON");
         Self {
-            writer: pool.clone().max_connections(WRITERS).connect_lazy_with(options),
+            // SQLite itself ends a transaction that a full disk cuts short, and the driver then counts one for ever: such a
+            // connection begins no other.
+            writer: pool
+                .clone()
+                .before_acquire(|connection, _| {
+                    Box::pin(async move { Ok(!connection.is_in_transaction()) })
+                })
+                .max_connections(WRITERS)
+                .connect_lazy_with(options),
             readers: pool.max_connections(READERS).connect_lazy_with(readers),
             name,
         }
