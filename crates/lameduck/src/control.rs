@@ -138,6 +138,7 @@ pub(crate) fn start(
         sender: Arc::clone(&sender),
         hands,
         stop: None,
+        unfit: None,
         commands_sent: 0,
         command_sent_at: None,
         end: End::NotYet,
@@ -165,6 +166,8 @@ struct Control {
     sender: Arc<Sender>,
     hands: Hands,
     stop: Option<Stop>,
+    /// Why this start came to nothing.
+    unfit: Option<String>,
     commands_sent: u64,
     command_sent_at: Option<Instant>,
     end: End,
