@@ -316,6 +316,7 @@ fn misspeak(what: &str, control: &Path) {
         let mut sleep = std::process::Command::new("sleep");
         sleep.arg("3600").stdin(held);
         sleep.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        #[expect(clippy::zombie_processes, reason = "it outlives this process")]
         sleep.spawn().expect("a process");
         return;
     }
