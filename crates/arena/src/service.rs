@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lameduck::http::tls::Tls;
-use lameduck::{Exit, Lifecycle, Listener, Log, Readiness};
+use lameduck::operate::{self, Verb};
+use lameduck::{Builder, Exit, Lifecycle, Listener, Log, Readiness};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -84,6 +85,10 @@ impl Open {
 }
 
 fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
+    builder(config).start().map_err(refused)
+}
+
+fn builder(config: &Config) -> Builder {
     let builder = Lifecycle::builder()
         .lame_duck(config.lame_duck)
         .linger(config.linger)
@@ -114,7 +119,47 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
         Takeover::Always => builder.take_over(),
         Takeover::WhenAsked => builder,
     };
-    builder.start().map_err(refused)
+    let builder = match &config.probe {
+        Some(path) => builder.probe(path),
+        None => builder,
+    };
+    let builder = match config.no_memory_check {
+        true => builder.no_memory_check(),
+        false => builder,
+    };
+    match &config.check_first {
+        Some(argument) => builder.check_first([argument]),
+        None => builder,
+    }
+}
+
+/// Looks whether the service could start with these settings, and does nothing else: nothing is listened on, no file is
+/// made, and no database is changed.
+///
+/// An address in use is no reason against it where a service answers on the control socket: it has it, and hands it over.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn check(config: &Config) -> Result<(), Error> {
+    builder(config).validate().map_err(refused)?;
+    if let Some(files) = &config.tls {
+        tls::check(files)?;
+    }
+    for address in config.listen.iter().chain(&config.admin) {
+        match Listener::look(address) {
+            Err(error) if error.is_address_in_use() && answers(config).await => {}
+            looked => looked.map_err(refused)?,
+        }
+    }
+    Store::look(&config.database).await
+}
+
+/// Whether a service runs where this one would be found.
+async fn answers(config: &Config) -> bool {
+    let Some(control) = config.control.clone() else { return false };
+    let asked = tokio::task::spawn_blocking(move || operate::ask(&control, Verb::Status, &[]));
+    matches!(asked.await, Ok(Ok(_)))
 }
 
 /// Every socket of the service, bound but not served.

@@ -16,6 +16,8 @@ use crate::complaint::{BadValue, Complaint};
 use crate::duration;
 use crate::words;
 
+/// What makes `serve` only look.
+const CHECK: &str = "--check";
 /// More worker threads than this are a typing mistake.
 const THREADS_LIMIT: usize = 1024;
 /// More generations than this at once are a typing mistake: each is a whole process.
@@ -330,6 +332,23 @@ pub struct Serve {
     #[arg(long, hide = true)]
     pub hang_at_close: bool,
 
+    /// Steps aside for a new generation only if it answers this path with 2xx before it accepts.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_PROBE")]
+    pub probe: Option<String>,
+
+    // No variable of this kind: they say what this one run does.
+    /// Begins an upgrade also where memory for two generations seems not to be there.
+    #[arg(long)]
+    pub no_memory_check: bool,
+
+    /// Begins each upgrade with the new program's --check, and goes on only if that ends well.
+    #[arg(long)]
+    pub check_first: bool,
+
+    /// Looks whether the service could start like this, says so in one line, and changes nothing.
+    #[arg(long)]
+    pub check: bool,
+
     /// Writes the log and the report as lines for people, or as one JSON object a line.
     #[arg(long, value_name = "FORMAT", env = "LAMEDUCK_LOG", default_value = "text")]
     pub log: Format,
@@ -371,6 +390,9 @@ impl From<Serve> for Config {
             upgrade_grace: flags.upgrade_grace,
             max_generations: flags.max_generations,
             hang_at_close: flags.hang_at_close,
+            probe: flags.probe,
+            no_memory_check: flags.no_memory_check,
+            check_first: flags.check_first.then(|| CHECK.to_owned()),
             log: match flags.log {
                 Format::Text => LogFormat::Text,
                 Format::Json => LogFormat::Json,

@@ -6,6 +6,7 @@
 mod complaint;
 mod duration;
 mod flags;
+mod init;
 mod operate;
 mod serve;
 mod status;

@@ -50,6 +50,21 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
+        Place::is_ours(parent)?;
+        Ok(Place { name })
+    }
+
+    /// Looks at the directory as [`prepare`](Place::prepare) does; one that is missing will be made.
+    pub(crate) fn look(name: &Path) -> io::Result<()> {
+        let Place { name } = Place::at(name)?;
+        match name.parent() {
+            Some(parent) if name.file_name().is_some() && parent.exists() => Place::is_ours(parent),
+            Some(_) if name.file_name().is_some() => Ok(()),
+            Some(_) | None => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn is_ours(parent: &Path) -> io::Result<()> {
         let directory = fs::metadata(parent)?;
         let own = rustix::process::geteuid().as_raw();
         if directory.uid() != own || directory.mode() & 0o077 != 0 {
@@ -64,7 +79,7 @@ impl Place {
                 ),
             ));
         }
-        Ok(Place { name })
+        Ok(())
     }
 
     /// The name operators use.
