@@ -20,7 +20,8 @@
 //! ```
 //!
 //! Put in for placeholders in the command, the files, the environment and every other command: `{port}`, `{host}`,
-//! `{address}`, `{admin_port}`, `{admin_address}`, `{tls_port}`, `{tls_address}`, `{dir}` (a private directory that is removed afterwards), `{build}` (a
+//! `{address}`, `{admin_port}`, `{admin_address}`, `{tls_port}`, `{tls_address}`,
+//! `{more_address}` (one that nothing listens on at first), `{dir}` (a private directory that is removed afterwards), `{build}` (a
 //! directory that is kept, for what `build` makes), `{pid}` (the server's process; in commands of `stop` and `upgrade`)
 //! and `{lameduck}` (this tool, when it runs as the command `lameduck`).
 
@@ -33,7 +34,7 @@ pub use shipped::{shipped, shipped_names};
 pub(crate) use text::signal_name;
 pub use text::{Command, Span};
 
-use crate::address::Place;
+use crate::address::{Place, Scheme};
 use crate::target::Signal;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -49,7 +50,7 @@ pub struct Adapter {
     /// The command that starts it in the foreground; nothing for one that runs already.
     #[serde(default)]
     pub command: Option<Command>,
-    /// Files written into `{dir}` before the start, placeholders put in.
+    /// Files written into `{dir}` before the start, placeholders put in; one that begins with `#!` can be executed.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
     /// A command run once before, for what has to be built; its working directory is `{build}`.
@@ -64,7 +65,7 @@ pub struct Adapter {
     /// How it shows that it serves.
     #[serde(default)]
     pub ready: Readiness,
-    /// What it speaks.
+    /// What it speaks. With `tls` and neither `h1` nor `h2c`, everything at its address is spoken over TLS.
     #[serde(default = "http1_only")]
     pub protocols: Vec<Protocol>,
     /// A second address that the server listens on, for the cases about several listeners: `unix:{dir}/x.sock` or
@@ -294,7 +295,7 @@ pub struct Upgrade {
 pub struct ConfigChange {
     /// The file in `{dir}`.
     pub file: String,
-    /// With `{admin_address}` as one more address.
+    /// With `{more_address}` as one more address.
     pub more: String,
 }
 
@@ -317,6 +318,9 @@ pub enum Done {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Supervisor {
+    /// Starts the server under it, where the adapter's own command starts the server alone.
+    #[serde(default)]
+    pub command: Option<Command>,
     /// The file with its process id; the process that was started when nothing is said.
     #[serde(default)]
     pub pid_file: Option<String>,
@@ -519,6 +523,12 @@ impl Adapter {
     /// Whether it speaks this.
     pub fn speaks(&self, protocol: Protocol) -> bool {
         self.protocols.contains(&protocol)
+    }
+
+    /// What is spoken at its own address: TLS if it declares that it speaks TLS and nothing in plain.
+    pub(crate) fn scheme(&self) -> Scheme {
+        let is_plain = self.speaks(Protocol::H1) || self.speaks(Protocol::H2c);
+        if self.speaks(Protocol::Tls) && !is_plain { Scheme::Https } else { Scheme::Http }
     }
 
     fn empty(name: &str) -> Adapter {

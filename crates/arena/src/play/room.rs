@@ -88,8 +88,6 @@ struct Inner {
     latest: u64,
     /// Said when there was nobody to number it; a line of somebody who came when all others had left.
     unsaid: Vec<Said>,
-    /// Members and links that may still say something.
-    present: usize,
 }
 
 impl Inner {
@@ -120,6 +118,7 @@ pub struct Room {
     inner: Mutex<Inner>,
     /// The last number, whenever it grows; `None` before this generation has the room.
     latest: watch::Sender<Option<u64>>,
+    /// Members and links that may still say something.
     present: watch::Sender<usize>,
     /// Whether the room was given to the successor that there is, or that was tried.
     given: watch::Sender<bool>,
@@ -132,12 +131,7 @@ pub(super) struct Present(Arc<Room>);
 
 impl Drop for Present {
     fn drop(&mut self) {
-        let present = {
-            let mut inner = self.0.lock();
-            inner.present -= 1;
-            inner.present
-        };
-        self.0.present.send_replace(present);
+        self.0.present.send_modify(|present| *present -= 1);
     }
 }
 
@@ -150,7 +144,6 @@ impl Room {
                 history: VecDeque::new(),
                 latest: home.get(0).load(Ordering::SeqCst),
                 unsaid: Vec::new(),
-                present: 0,
             }),
             latest: watch::Sender::new(None),
             present: watch::Sender::new(0),
@@ -175,7 +168,7 @@ impl Room {
     }
 
     pub(super) fn enter(self: &Arc<Room>) -> Present {
-        self.lock().present += 1;
+        self.present.send_modify(|present| *present += 1);
         Present(Arc::clone(self))
     }
 
