@@ -85,7 +85,7 @@ fn request_of(status: &Value) -> &Value {
 
 #[test]
 fn the_status_names_live_work() {
-    let mut service = start(&["--slow", "300ms"]);
+    let mut service = start(&["--slow", "2s"]);
     let _slow = pipelined(&service.place("/a?secret=1"), 1).unwrap();
     let status = service.wait_in_hand(1);
     let request = request_of(&status);
