@@ -16,6 +16,9 @@ const CONTINUE_LIMIT: Duration = Duration::from_secs(1);
 /// How long an early answer may take; a server that waits for the body answers later.
 const EARLY_LIMIT: Duration = Duration::from_millis(300);
 
+/// Between two pieces of the rest of a refused body: all of it is sent long before any server is tired of reading on.
+const REST_PAUSE: Duration = Duration::from_millis(2);
+
 fn head(place: &crate::address::Place, bytes: usize, more: &str) -> Vec<u8> {
     let (path, host) = (&place.path, &place.host);
     format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {bytes}\r\n{more}\r\n")
@@ -64,11 +67,13 @@ pub(super) fn early_answer(stage: &mut Stage<'_>) -> Outcome {
     let place = stage.path("reject")?;
     let mut wires = stage.silent("early answer", 1)?;
     wires[0].request(&head(&place, BODY, ""));
-    if !send_pieces(&mut wires[0], 1, EARLY_LIMIT) {
+    if !send_pieces(&mut wires[0], 1, Duration::ZERO) {
         return inconclusive("the first piece could not be sent");
     }
+    // Not read before the body is sent: a reset erases what was not read.
+    wires[0].wait_readable(EARLY_LIMIT)?;
     stage.stop()?;
-    let is_written = send_pieces(&mut wires[0], PIECES - 1, Duration::from_millis(10));
+    let is_written = send_pieces(&mut wires[0], PIECES - 1, REST_PAUSE);
     wires.watch(Until::Answered, SOON)?;
     let status = wires[0].answers().first().map(|head| head.status);
     match (status, is_written, wires[0].end()) {
