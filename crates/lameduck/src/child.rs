@@ -5,6 +5,11 @@
 //! told: TERM to the whole group when the drain begins, KILL when it has not ended [`TERM_TO_KILL`] later or when work is
 //! about to be cut. Whatever its leader leaves behind in the group is killed with it.
 //!
+//! On Linux that holds for every end of the service: when it is killed, crashes, or leaves at the deadline with its runtime
+//! blocked, the kernel kills the whole group at once. For that a child has one descriptor more than it was given, the
+//! readable end of a pipe, and whoever it starts has it too. Out of reach is who leaves the group (`setsid`), and a group in
+//! which everybody has closed that descriptor.
+//!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
 //! use std::process::Command;
@@ -22,8 +27,8 @@
 //! A child starts with no signal blocked and SIGPIPE as the system has it, as the standard library sees to; our own handlers
 //! do not survive exec. A signal that the service itself was started with ignored (`nohup`) stays ignored.
 //!
-//! When the service is killed, or its runtime is blocked at the deadline, nobody tells the children: a container or a
-//! service manager that ends the whole control group does.
+//! On other systems nobody tells the children when the service is killed: a service manager that ends the whole control
+//! group does.
 
 use std::future::Future;
 use std::os::unix::process::CommandExt;
@@ -47,7 +52,8 @@ pub const KILL_AHEAD: Duration = Duration::from_millis(200);
 impl Lifecycle {
     /// Starts a program that ends with the service, at the latest; see the [module](crate::child).
     ///
-    /// It is put into a process group of its own, whatever the command says of that.
+    /// It is put into a process group of its own, whatever the command says of that. The start blocks until the program
+    /// runs or cannot.
     ///
     /// # Errors
     ///
@@ -55,9 +61,13 @@ impl Lifecycle {
     pub fn child(&self, name: &str, mut command: Command) -> Result<Child, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
         let fail = |error| Error::io("start", program.clone(), error);
-        let mut process = command.process_group(0).spawn().map_err(fail)?;
+        command.process_group(0);
+        let leash = Leash::around(&mut command).map_err(fail)?;
+        let mut process = command.spawn().map_err(fail)?;
+        // Only the child has its end of the leash from here on.
+        drop(command);
         let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-        let group = Group { process, reaped: false };
+        let group = Group { process, reaped: false, _leash: leash };
         let pid = group.process.id();
         let (exited, has_exited) = oneshot::channel();
         // A thread that holds nothing at exit. The child stays a zombie, so that its number stays its own.
@@ -114,6 +124,27 @@ impl Future for Child {
 struct Group {
     process: std::process::Child,
     reaped: bool,
+    _leash: Leash,
+}
+
+/// This process's end of what ties a group to it. Dropping it kills whoever is in the group.
+struct Leash {
+    #[cfg(target_os = "linux")]
+    _end: std::os::fd::OwnedFd,
+}
+
+impl Leash {
+    #[cfg(target_os = "linux")]
+    fn around(command: &mut Command) -> std::io::Result<Leash> {
+        let (childs, own) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        crate::sys::kill_group_when_closed(command, childs);
+        Ok(Leash { _end: own })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn around(_: &mut Command) -> std::io::Result<Leash> {
+        Ok(Leash {})
+    }
 }
 
 impl Group {

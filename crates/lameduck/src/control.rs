@@ -10,13 +10,15 @@
 //!    worker thread is blocked; and at the deadline after a clean one, if something unknown still holds it.
 
 mod account;
+mod acting;
+mod message;
+mod view;
 
-use std::collections::VecDeque;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,25 +29,22 @@ use tokio_util::sync::CancellationToken;
 use account::Stop;
 
 use crate::closing::Resources;
-use crate::conversation::Heard;
 use crate::exit;
-use crate::generation::{
-    Action as GenerationAction, AttemptId, Closing, Generation, Input as GenerationInput, LineId,
-    Queue,
-};
+use crate::generation::{Generation, Input as GenerationInput, Queue};
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::AcceptErrors;
 use crate::log::Log;
 use crate::notify::teller::Teller;
-use crate::phase::{Action, Asked, Cause, Input, Machine, Phase};
-use crate::readiness::{Sign, State};
+use crate::phase::{Cause, Input, Machine, Phase};
+use crate::readiness::Sign;
 use crate::report::Report;
 use crate::signals::{self, SignalAction, Signals};
-use crate::takeover::channel::Channel;
-use crate::takeover::wire::{Hello, Why};
-use crate::upgrade::{self, Upgrades};
+use crate::upgrade::Upgrades;
 use crate::work::{Notice, Registry, Told};
+
+pub(crate) use message::{Command, Message, Sender};
+pub(crate) use view::View;
 
 /// How long a process that was forced may still take to leave `main` by itself.
 pub const LEAVE: Duration = Duration::from_millis(30);
@@ -58,87 +57,6 @@ const PROGRESS_NAMES: usize = 3;
 
 /// A command not picked up for this long means that the runtime is blocked.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
-
-/// What only the async runtime can do.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Command {
-    /// Let the accept loops accept; answer with [`GenerationInput::GateOpened`].
-    OpenGate,
-    /// Close the listeners; answer with [`Input::GateClosed`].
-    CloseGate(Closing),
-    /// Close the copies kept for a way back; answer with [`GenerationInput::CopiesClosed`].
-    LetGo,
-    /// Close the resources by then; answer with [`Input::Closed`].
-    CloseResources { until: Option<Instant> },
-    /// Give a sign of life; answer with [`Message::Alive`].
-    Answer,
-}
-
-/// What happened, on its way to the thread.
-pub(crate) enum Message {
-    Input(GenerationInput),
-    /// The predecessor said something.
-    Above(Heard),
-    /// A successor did.
-    Below(LineId, Heard),
-    /// Somebody asks for the service.
-    Hello {
-        channel: Channel,
-        hello: Hello,
-    },
-    /// Somebody wants an upgrade.
-    Upgrade {
-        queue: Queue,
-        reply: oneshot::Sender<upgrade::Outcome>,
-    },
-    /// Somebody wants the previous version back.
-    RollBack {
-        reply: oneshot::Sender<upgrade::RolledBack>,
-    },
-    /// The process of a successor was started.
-    Started {
-        attempt: AttemptId,
-        process: upgrade::Process,
-    },
-    /// This is what there is to give to a successor.
-    Found(LineId, Result<upgrade::Found, Why>),
-    /// No other generation serves: what is left here ends here.
-    NowhereToMove,
-    /// Closing needs this much of the grace period.
-    Reserve(Duration),
-    /// The runtime answers.
-    Alive,
-    /// The last handle is gone before a stop began: nobody is interested any more.
-    Abandon,
-}
-
-impl From<Input> for Message {
-    fn from(input: Input) -> Message {
-        Message::Input(GenerationInput::Life(input))
-    }
-}
-
-/// Sends messages to the thread, from anywhere, without waiting.
-pub(crate) struct Sender {
-    queue: Mutex<VecDeque<Message>>,
-    wake: OwnedFd,
-}
-
-impl Sender {
-    pub(crate) fn send(&self, message: impl Into<Message>) {
-        self.lock().push_back(message.into());
-        // A full pipe wakes the thread just as well.
-        let _ = rustix::io::write(&self.wake, &[0]);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Message>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Option<Message> {
-        self.lock().pop_front()
-    }
-}
 
 /// What the thread acts on.
 pub(crate) struct Hands {
@@ -163,37 +81,6 @@ pub(crate) struct Hands {
     /// The phase, for snapshots.
     pub(crate) view: watch::Sender<View>,
     pub(crate) ended: watch::Sender<Option<Report>>,
-}
-
-/// The machine's state as others see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct View {
-    pub(crate) phase: Phase,
-    pub(crate) asked: Asked,
-    /// When the present cut was fixed.
-    pub(crate) since: Instant,
-    pub(crate) cut_at: Option<Instant>,
-    pub(crate) deadline: Option<Instant>,
-}
-
-impl View {
-    /// Before anything has happened.
-    pub(crate) fn begin() -> View {
-        View {
-            phase: Phase::Starting,
-            asked: Asked::Serve,
-            since: Instant::now(),
-            cut_at: None,
-            deadline: None,
-        }
-    }
-
-    /// The moment `ahead` of the cut, but not in the first half of the time there is.
-    pub(crate) fn ahead_of_cut(&self, ahead: Duration) -> Option<Instant> {
-        let cut_at = self.cut_at?;
-        let whole = cut_at.saturating_duration_since(self.since);
-        Some(cut_at - ahead.min(whole / 2))
-    }
 }
 
 /// Whether the end of the life is also the end of the process.
@@ -225,7 +112,7 @@ pub(crate) fn start(
     make_hands: impl FnOnce(&Arc<Sender>) -> Hands,
 ) -> std::io::Result<Arc<Sender>> {
     let (wake_read, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let sender = Arc::new(Sender { queue: Mutex::default(), wake });
+    let sender = Arc::new(Sender::new(wake));
     let mut pipes = Vec::new();
     for number in map.numbers() {
         // One pipe a signal: each delivery is one byte, so repeated signals are counted.
@@ -498,109 +385,6 @@ impl Control {
             *view = next;
             changed
         });
-    }
-
-    fn act(&mut self) {
-        while let Some(action) = self.generation.poll_action() {
-            self.announce(&action);
-            match action {
-                GenerationAction::Life(action) => self.live(action),
-                GenerationAction::OpenGate => self.command(Command::OpenGate),
-                GenerationAction::CloseGate(closing) => self.command(Command::CloseGate(closing)),
-                GenerationAction::LetGo => self.command(Command::LetGo),
-                action => self.upgrade_acts(action),
-            }
-        }
-    }
-
-    fn upgrade_acts(&mut self, action: GenerationAction) {
-        if let Some(upgrades) = &mut self.hands.upgrades {
-            upgrades.act(action);
-        }
-    }
-
-    /// What the service manager hears of an upgrade.
-    fn announce(&mut self, action: &GenerationAction) {
-        let now = Instant::now();
-        match action {
-            GenerationAction::UpgradeBegins(_) => self.hands.teller.reloading(now),
-            GenerationAction::UpgradeFailed { .. } => {
-                self.hands.teller.reloaded(now, "the upgrade failed, serving on");
-            }
-            GenerationAction::HandOn { heir, .. } => self.hands.teller.upgraded(now, heir.pid),
-            _ => {}
-        }
-    }
-
-    fn live(&mut self, action: Action) {
-        match action {
-            Action::ShowReady => {
-                self.hands.sign.show(State::Ready);
-                self.hands.teller.ready(Instant::now());
-            }
-            Action::ShowNotReady => self.hands.sign.show(State::NotReady),
-            Action::MarkAnswers => self.hands.registry.tell(Told::MarkAnswers),
-            Action::Settle => self.hands.registry.settle(),
-            Action::TellFinish => self.tell_finish(),
-            Action::Force => self.force(),
-            Action::CloseResources { until } => {
-                self.hands.handover.close();
-                self.command(Command::CloseResources { until });
-            }
-            Action::Stop(outcome) => self.report(outcome),
-            Action::Resume => {
-                // Whatever stop comes next is a new one, with an account of its own.
-                self.stop = None;
-                self.hands.registry.tell(Told::Serve);
-                self.hands.sign.show(State::Ready);
-                self.hands.teller.taken_back(Instant::now());
-            }
-            Action::ConfirmSuccessor => {
-                // Until now background tasks went on, in case the service came back.
-                self.hands.drain.cancel();
-                self.hands.teller.handed_over(Instant::now());
-            }
-            // The generation's own.
-            Action::Accept
-            | Action::CloseGate { .. }
-            | Action::AdmitSuccessor
-            | Action::RefuseSuccessor(_) => {}
-        }
-    }
-
-    fn tell_finish(&self) {
-        match self.life().cause() {
-            Some(Cause::Successor) => {
-                self.hands.registry.tell(Told::Move);
-            }
-            Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
-                self.hands.drain.cancel();
-                self.hands.registry.tell(Told::Finish);
-            }
-        }
-    }
-
-    fn command(&mut self, command: Command) {
-        // The time counts from the oldest command that still lies there.
-        if self.hands.picked_up.load(Ordering::Acquire) >= self.commands_sent {
-            self.command_sent_at = Some(Instant::now());
-        }
-        self.commands_sent += 1;
-        // A closed channel means that the runtime is gone; the deadline sees to the rest.
-        let _ = self.hands.commands.send(command);
-    }
-
-    fn force(&mut self) {
-        let totals = self.totals();
-        let registry = &self.hands.registry;
-        if let Some(stop) = &mut self.stop {
-            stop.at_force = Some(totals);
-            stop.cut = registry.counts();
-            stop.cut_work = registry.items();
-        }
-        self.hands.drain.cancel();
-        registry.tell(Told::Force);
-        registry.abort_tasks();
     }
 
     fn leave_in_time(&self, now: Instant) {

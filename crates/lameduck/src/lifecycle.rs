@@ -1,22 +1,25 @@
 //! The handle a program holds: everything is registered with it.
 
 mod builder;
+mod closing;
+mod drain;
 mod link;
 mod task;
+mod upgrade;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::closing::{CloseOutcome, Resources, Turn};
+use crate::closing::Resources;
 use crate::connection::{Age, Stream};
 use crate::control::{self, Message, View};
 use crate::driver::{Gates, Loop};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::generation::{Input as GenerationInput, Queue};
+use crate::generation::Input as GenerationInput;
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::inherit;
@@ -25,20 +28,19 @@ use crate::log::Log;
 use crate::operator::Waiting;
 use crate::phase::{Cause, Input, Outcome, Phase};
 use crate::readiness::Readiness;
-use crate::report::{Report, panic_words};
-use crate::shared::Cells;
+use crate::report::Report;
 use crate::snapshot::Snapshot;
-use crate::states::{Origin, States};
+use crate::states::States;
 use crate::succeed::Succession;
-use crate::takeover::successor;
-use crate::takeover::wire::{MAX_TEXT, Status};
 use crate::upgrade::LEAVE_WITH_US;
 use crate::websocket::CloseFrames;
-use crate::work::{Hold, Registry, WorkKind};
+use crate::work::{Hold, Registry};
 
 pub use builder::Builder;
+pub use closing::Closing;
+pub use drain::Drain;
 pub(crate) use task::CatchPanic;
-pub use task::{Blocking, Drain, Task, TaskEnd};
+pub use task::{Blocking, Task, TaskEnd};
 
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(30);
@@ -61,21 +63,6 @@ const TOLD: Duration = Duration::from_millis(50);
 
 /// How long the end waits at most for successors that are told to leave, killed ones included.
 const UNWANTED: Duration = Duration::from_secs(1);
-
-/// Whether lame duck and closing leave any time to drain.
-fn fits(grace: Option<Duration>, lame_duck: Duration, reserve: Duration) -> Result<(), Error> {
-    let Some(grace) = grace else { return Ok(()) };
-    if lame_duck.saturating_add(reserve) <= grace {
-        return Ok(());
-    }
-    let closing = match reserve {
-        Duration::ZERO => String::new(),
-        reserve => format!(" and closing budgets of {reserve:?}"),
-    };
-    Err(Error::budget(format!(
-        "fit a lame duck of {lame_duck:?}{closing} into a grace period of {grace:?}"
-    )))
-}
 
 /// What was settled at the start.
 #[derive(Debug)]
@@ -265,137 +252,6 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Starts a named background task, which holds the drain until it ends.
-    ///
-    /// The task gets the drain signal and should end soon after it. A panic is caught and reported; it does not
-    /// hold the drain. At the deadline the task is dropped at its next await and named in the report.
-    ///
-    /// Dropping the [`Task`] lets it go on; awaiting it tells how it ended.
-    pub fn task<F, Fut>(&self, name: &str, task: F) -> Task
-    where
-        F: FnOnce(Drain) -> Fut,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let guard = self.shared.registry.begin(WorkKind::Task, name);
-        let id = guard.id();
-        let registry = Arc::clone(&self.shared.registry);
-        let future = task(self.drain());
-        let label = name.to_owned();
-        let handle = self.shared.runtime.spawn(async move {
-            let _guard = guard;
-            match CatchPanic(Box::pin(future)).await {
-                Ok(()) => TaskEnd::Finished,
-                Err(panic) => {
-                    registry.panicked(format!("task {label}: {panic}"));
-                    TaskEnd::Panicked(panic)
-                }
-            }
-        });
-        self.shared.registry.abort_with(id, handle.abort_handle());
-        Task { handle }
-    }
-
-    /// Runs `call` on a blocking thread, as a named piece of work that holds the drain until it returns.
-    ///
-    /// A blocking call cannot be interrupted. Long loops should ask [`Drain::should_stop`]; at the deadline the process
-    /// leaves without the call and the report names it. Awaiting the [`Blocking`] gives what the call returned.
-    pub fn blocking<F, T>(&self, name: &str, call: F) -> Blocking<T>
-    where
-        F: FnOnce(&Drain) -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let (end, run) = self.stubborn("blocking call", name, call);
-        drop(self.shared.runtime.spawn_blocking(run));
-        Blocking { end }
-    }
-
-    /// Runs `work` on an OS thread of its own with this name, as a named piece of work that holds the drain until it
-    /// returns. What is told of [`blocking`](Lifecycle::blocking) holds for it.
-    ///
-    /// For work that lasts: the runtime's blocking threads are shared, and bounded in number.
-    ///
-    /// # Errors
-    ///
-    /// When the system gives no thread; nothing has run then.
-    pub fn thread<F, T>(&self, name: &str, work: F) -> Result<Blocking<T>, Error>
-    where
-        F: FnOnce(&Drain) -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let (end, run) = self.stubborn("thread", name, work);
-        // The system's name for a thread cannot hold a zero byte.
-        let thread = std::thread::Builder::new().name(name.replace('\0', " "));
-        match thread.spawn(run) {
-            Ok(_) => Ok(Blocking { end }),
-            Err(error) => Err(Error::io("start", format!("thread '{name}'"), error)),
-        }
-    }
-
-    /// Work that cannot be interrupted, entered by its name, and how it ends.
-    fn stubborn<F, T>(
-        &self,
-        kind: &'static str,
-        name: &str,
-        work: F,
-    ) -> (oneshot::Receiver<Result<T, String>>, impl FnOnce() + Send + 'static)
-    where
-        F: FnOnce(&Drain) -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let guard = self.shared.registry.begin(WorkKind::Blocking, name);
-        let registry = Arc::clone(&self.shared.registry);
-        let (drain, label) = (self.drain(), name.to_owned());
-        let (ended, end) = oneshot::channel();
-        let run = move || {
-            let worked = std::panic::AssertUnwindSafe(|| work(&drain));
-            let result = std::panic::catch_unwind(worked).map_err(|panic| {
-                let words = panic_words(&*panic).to_owned();
-                registry.panicked(format!("{kind} {label}: {words}"));
-                words
-            });
-            drop(guard);
-            // Nobody need wait for it.
-            let _ = ended.send(result);
-        };
-        (end, run)
-    }
-
-    /// Registers a resource that is closed after all work, and gives it back.
-    ///
-    /// `close` may return nothing or a result whose error is reported. Resources registered this way close in parallel;
-    /// use [`on_close`](Lifecycle::on_close) to say what one uses, and its budget.
-    ///
-    /// # Panics
-    ///
-    /// When the name is taken.
-    pub fn resource<T, F, Fut>(&self, name: &str, value: T, close: F) -> T
-    where
-        T: Clone + Send + 'static,
-        F: FnOnce(T) -> Fut + Send + 'static,
-        Fut: Future + Send + 'static,
-        Fut::Output: CloseOutcome,
-    {
-        let closed = value.clone();
-        let registered = self.on_close(name).run(move || close(closed));
-        assert!(
-            registered.is_ok(),
-            "{}",
-            registered.err().map_or_else(String::new, |e| e.to_string())
-        );
-        value
-    }
-
-    /// Registers something to do after all work has ended, in order with other resources; see [`Closing`].
-    pub fn on_close(&self, name: &str) -> Closing<'_> {
-        Closing {
-            life: self,
-            name: name.to_owned(),
-            uses: Vec::new(),
-            budget: None,
-            turn: Turn::Ordered,
-        }
-    }
-
     /// The drain signal, which comes when connections and tasks are told to finish: after the gate, not at the stop.
     pub fn drain(&self) -> Drain {
         self.shared.drain.clone()
@@ -443,104 +299,6 @@ impl Lifecycle {
             .map(|succession| succession.ready(self.shared.handover.readable()));
         let ready = GenerationInput::Ready(ready.unwrap_or_default());
         self.shared.control.send(Message::Input(ready));
-    }
-
-    /// Says that this start takes long: a predecessor waits at least `more` from now, and logs what for. Nothing
-    /// happens without a predecessor, or after [`ready`](Lifecycle::ready).
-    ///
-    /// However often it is said, a predecessor waits no longer than
-    /// [`TAKEOVER_LONGEST`](crate::takeover::TAKEOVER_LONGEST).
-    pub fn still_starting(&self, doing: &str, more: Duration) {
-        let printable = doing.chars().filter(|c| !c.is_control());
-        let text = printable.take(MAX_TEXT / 4).collect();
-        let status = successor::Input::Status(Status { text, extend: more });
-        self.shared.control.send(Message::Input(GenerationInput::Above(status)));
-    }
-
-    /// Counters that all generations of this service go on counting: `count` cells under a name.
-    ///
-    /// The second value says whether a predecessor left them or they begin here at zero. See [`shared`](crate::shared).
-    ///
-    /// # Errors
-    ///
-    /// When the name is taken, when a predecessor's cells have another version or number, or when the system gives
-    /// no memory.
-    pub fn cells(&self, name: &str, version: u32, count: usize) -> Result<(Cells, Origin), Error> {
-        self.shared.states.cells(name, version, count)
-    }
-
-    /// Offers a successor a state: `save` writes it when one asks.
-    ///
-    /// At most [`MAX_STATE_SIZE`](crate::takeover::wire::MAX_STATE_SIZE) bytes; more fails the upgrade.
-    ///
-    /// # Errors
-    ///
-    /// When the name is taken, or too many states are kept.
-    pub fn offer_state(
-        &self,
-        name: &str,
-        version: u32,
-        save: impl Fn() -> Vec<u8> + Send + Sync + 'static,
-    ) -> Result<(), Error> {
-        self.shared.states.blob(name, version, Arc::new(save))
-    }
-
-    /// Takes the state that a predecessor offered under `name`, with its version; `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// When its version is not among those that can be read: return it from `main`, and the upgrade fails before
-    /// anything has changed.
-    pub fn take_state(
-        &self,
-        name: &str,
-        readable: std::ops::RangeInclusive<u32>,
-    ) -> Result<Option<(u32, Vec<u8>)>, Error> {
-        self.shared.states.read_blob(name, &readable)
-    }
-
-    /// The session tickets of this life, for its TLS servers: their keys are a predecessor's if there is one, and move to
-    /// a successor. Each call gives the same ones.
-    ///
-    /// # Errors
-    ///
-    /// When the state [`tickets::STATE`](crate::tickets::STATE) is used for something else, or a predecessor's has a
-    /// version that cannot be read.
-    #[cfg(feature = "rustls023")]
-    pub fn tickets(&self) -> Result<crate::tickets::Tickets, Error> {
-        use crate::tickets::{STATE, Tickets, VERSION};
-        use std::sync::PoisonError;
-        let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tickets) = &*tickets {
-            return Ok(tickets.clone());
-        }
-        let left = self.take_state(STATE, VERSION..=VERSION)?;
-        let made = Tickets::new(left.as_ref().map(|(_, blob)| &blob[..]));
-        let offered = made.clone();
-        self.offer_state(STATE, VERSION, move || offered.save())?;
-        Ok(tickets.insert(made).clone())
-    }
-
-    /// Starts the program anew and hands over to it, as SIGHUP and `lameduck upgrade` do.
-    ///
-    /// Returns the successor's process id and generation once it accepts. This generation then finishes what it has in
-    /// hand and ends.
-    ///
-    /// # Errors
-    ///
-    /// Without a control socket ([`Builder::control`]), and when the successor fails: then nothing has changed.
-    pub async fn upgrade(&self) -> Result<(u32, u32), Error> {
-        let fail = |why: String| Error::name(format!("upgrade: {why}"));
-        if self.shared.upgrades.is_none() {
-            return Err(fail("there is no control socket".to_owned()));
-        }
-        let (reply, outcome) = oneshot::channel();
-        self.shared.control.send(Message::Upgrade { queue: Queue::Refuse, reply });
-        match outcome.await {
-            Ok(Ok(successor)) => Ok((successor.pid, successor.generation)),
-            Ok(Err(why)) => Err(fail(why)),
-            Err(_) => Err(fail("the service is ending".to_owned())),
-        }
     }
 
     /// This process's place in the chain of upgrades; the first is 1.
@@ -593,80 +351,5 @@ impl Lifecycle {
             self.shared.control.send(Message::Input(GenerationInput::Leaving { until }));
             let _ = tokio::time::timeout(UNWANTED, unwanted.wait_for(|left| *left == 0)).await;
         }
-    }
-}
-
-/// Something to close after all work has ended, in the making; [`Lifecycle::on_close`] begins it.
-///
-/// ```
-/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
-/// # use std::time::Duration;
-/// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
-/// life.on_close("database").budget(Duration::from_secs(2)).run(|| async { Ok::<(), String>(()) })?;
-/// // Written before the database closes, and not at all if that is not registered:
-/// life.on_close("counter").uses(["database"]).run(|| async {})?;
-/// life.on_close("logs").last().run(|| async {})?;
-/// assert!(life.on_close("cache").uses(["reddis"]).run(|| async {}).is_err());
-/// # Ok(()) }
-/// ```
-#[must_use = "nothing is registered before `run`"]
-pub struct Closing<'a> {
-    life: &'a Lifecycle,
-    name: String,
-    uses: Vec<String>,
-    budget: Option<Duration>,
-    turn: Turn,
-}
-
-impl Closing<'_> {
-    /// What this one uses: those close only after it.
-    pub fn uses<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
-        self.uses.extend(names.into_iter().map(str::to_owned));
-        self
-    }
-
-    /// How long it may take, reserved at the end of the grace period: work is forced that much earlier.
-    ///
-    /// Without a budget it may take what is left of the grace period, at most
-    /// [`DEFAULT_BUDGET`](crate::closing::DEFAULT_BUDGET), and [`AFTER_FORCE`] once the stop was forced.
-    pub fn budget(mut self, budget: Duration) -> Self {
-        self.budget = Some(budget);
-        self
-    }
-
-    /// Closes after everything that is not last itself: the place of log and telemetry flushes.
-    pub fn last(mut self) -> Self {
-        self.turn = Turn::Last;
-        self
-    }
-
-    /// Registers it.
-    ///
-    /// # Errors
-    ///
-    /// When the name is taken, something used is not registered, or lame duck and closing budgets no longer fit into
-    /// the grace period.
-    pub fn run<F, Fut>(self, close: F) -> Result<(), Error>
-    where
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future + Send + 'static,
-        Fut::Output: CloseOutcome,
-    {
-        let shared = &self.life.shared;
-        shared.resources.register(
-            &self.name,
-            &self.uses,
-            self.budget,
-            self.turn,
-            Box::new(move || Box::pin(async move { close().await.into_result() })),
-        )?;
-        let reserve = shared.resources.reserve();
-        if let Err(refused) = fits(shared.settings.grace, shared.settings.lame_duck, reserve) {
-            // Refused means as if it had never been registered.
-            shared.resources.forget(&self.name);
-            return Err(refused);
-        }
-        shared.control.send(Message::Reserve(reserve));
-        Ok(())
     }
 }

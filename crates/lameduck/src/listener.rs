@@ -24,53 +24,40 @@
 //! gated, since the option belongs to the socket and would keep clients out there too: this process just stops
 //! accepting, and what is queued stays for whoever holds the socket.
 
+mod accepting;
+mod exhaustion;
+mod gate;
+mod origin;
+mod path;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
-use crate::connection::{Arrival, Socket, Stream};
+use origin::Origin;
+use path::{Keeper, OwnPath, inode, is_socket};
+
+use crate::connection::Socket;
 use crate::error::Error;
-use crate::generation::Closing;
-use crate::sys::{self, MinTtl};
-use crate::work::{Hold, Peer, Registry};
+use crate::work::Peer;
 
-/// How long handshakes under way have to complete once new ones are kept out: a round trip in one data centre,
-/// many times over. Waited again, at most [`HANDSHAKE_ROUNDS`] times, as long as connections keep completing.
-pub const HANDSHAKE: Duration = Duration::from_millis(20);
-
-/// How often [`HANDSHAKE`] is waited at most.
-pub const HANDSHAKE_ROUNDS: u32 = 5;
+pub(crate) use accepting::{Accepting, Handler, Order};
+pub(crate) use exhaustion::AcceptErrors;
+pub use exhaustion::{BACK_OFF, BACK_OFF_MOST};
+pub use gate::{HANDSHAKE, HANDSHAKE_ROUNDS, SHUT, STARVED_GATE};
+pub use origin::LET_GO;
+pub(crate) use origin::Predecessor;
 
 /// Completed connections the kernel may hold for us, asked for at listen(2); the kernel's own
 /// `net.core.somaxconn` may be smaller. Also the most that one pass of an ungated close takes.
 pub const QUEUE: u32 = 4096;
-
-/// The most that a gated close takes, all in all: a full queue and as many handshakes under way. Only clients whose
-/// packets carry the largest TTL, which the gate lets in, can make it so many.
-pub const SHUT: u32 = 2 * QUEUE;
-
-/// The first pause after an accept error that means exhaustion (no descriptor, no memory). Doubles up to
-/// [`BACK_OFF_MOST`].
-pub const BACK_OFF: Duration = Duration::from_millis(5);
-
-/// The longest pause after an accept error.
-pub const BACK_OFF_MOST: Duration = Duration::from_millis(500);
-
-/// How long the gate goes on trying to empty the queue while descriptors are exhausted, all in all.
-pub const STARVED_GATE: Duration = Duration::from_secs(1);
-
-/// How long a stop soon after an upgrade waits for the predecessor to let go of the socket.
-pub const LET_GO: Duration = Duration::from_secs(1);
 
 /// A bound and listening socket, TCP or Unix, that has not been served yet.
 ///
@@ -108,89 +95,6 @@ enum Bound {
 enum Family {
     V4,
     V6,
-}
-
-/// Where the socket came from.
-#[derive(Debug, Clone)]
-enum Origin {
-    /// This process bound it, and nobody else has it.
-    Bound,
-    /// Somebody handed it to us and may still have it.
-    Shared,
-    /// A predecessor handed it to us.
-    TakenOver(watch::Receiver<Predecessor>),
-}
-
-/// What a predecessor does with the sockets it handed to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Predecessor {
-    /// It keeps copies for a way back.
-    Keeps,
-    /// It let go of them for good, or is gone.
-    LetGo,
-    /// It accepts from them again.
-    Resumed,
-}
-
-impl Origin {
-    /// Whether no other process can accept from the socket. A predecessor is waited for, no longer than [`LET_GO`].
-    async fn is_sole(&mut self) -> bool {
-        match self {
-            Origin::Bound => true,
-            Origin::Shared => false,
-            Origin::TakenOver(predecessor) => {
-                let decided = predecessor.wait_for(|does| *does != Predecessor::Keeps);
-                match tokio::time::timeout(LET_GO, decided).await {
-                    Ok(Ok(does)) => *does == Predecessor::LetGo,
-                    // Whoever could tell is gone, and so is the predecessor.
-                    Ok(Err(_)) => true,
-                    Err(_) => false,
-                }
-            }
-        }
-    }
-}
-
-/// The path of a Unix socket, with what tells whether it still is ours.
-#[derive(Debug)]
-struct OwnPath {
-    path: PathBuf,
-    inode: (u64, u64),
-    keeper: Keeper,
-}
-
-/// Who removes the path in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keeper {
-    Us,
-    /// Another generation serves from the socket: a successor, or a predecessor that has not let it go.
-    Other,
-}
-
-impl OwnPath {
-    fn of(path: &Path) -> io::Result<OwnPath> {
-        Ok(OwnPath { path: path.to_owned(), inode: inode(path)?, keeper: Keeper::Us })
-    }
-
-    /// Removes the path if it still leads to our socket.
-    fn remove(&self) {
-        if self.keeper == Keeper::Us && inode(&self.path).is_ok_and(|now| now == self.inode) {
-            // Lost to a race or to permissions: the next start replaces a stale path anyway.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl Drop for OwnPath {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Listener {
@@ -317,7 +221,7 @@ impl Listener {
 
     fn path_belongs_to(&mut self, keeper: Keeper) {
         if let Bound::Unix(_, Some(own)) = &mut self.socket {
-            own.keeper = keeper;
+            own.belongs_to(keeper);
         }
     }
 
@@ -423,38 +327,6 @@ impl Listener {
             }
         }
     }
-
-    /// Keeps new connections out; says whether that is to be had here.
-    fn shut_out(&mut self) -> Gate {
-        match &mut self.socket {
-            Bound::Tcp(socket, family) => {
-                let v4 = sys::set_min_ttl_v4(socket.as_fd(), MinTtl::Largest);
-                let v6 = match family {
-                    Family::V4 => Ok(()),
-                    Family::V6 => sys::set_min_ttl_v6(socket.as_fd(), MinTtl::Largest),
-                };
-                if v4.is_ok() && v6.is_ok() { Gate::Shut } else { Gate::Open }
-            }
-            Bound::Unix(_, own) => match own.take() {
-                Some(own) => {
-                    own.remove();
-                    Gate::Shut
-                }
-                None => Gate::Open,
-            },
-        }
-    }
-
-    /// What an accepted socket inherited from a shut gate is taken off again.
-    fn let_through(&self, socket: &Socket) {
-        if let (Bound::Tcp(_, family), Socket::Tcp(stream)) = (&self.socket, socket) {
-            // The socket was just accepted and the option was just set on its listener: no reason to fail.
-            let _ = sys::set_min_ttl_v4(stream.as_fd(), MinTtl::Any);
-            if *family == Family::V6 {
-                let _ = sys::set_min_ttl_v6(stream.as_fd(), MinTtl::Any);
-            }
-        }
-    }
 }
 
 fn unix_name(address: &std::os::unix::net::SocketAddr) -> String {
@@ -463,11 +335,6 @@ fn unix_name(address: &std::os::unix::net::SocketAddr) -> String {
         return format!("@{}", String::from_utf8_lossy(name));
     }
     address.as_pathname().map_or_else(String::new, |path| path.display().to_string())
-}
-
-fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 fn parse_tcp(address: &str) -> Result<SocketAddr, Error> {
@@ -486,259 +353,5 @@ fn parse_tcp(address: &str) -> Result<SocketAddr, Error> {
             };
             Err(Error::address(address, problem))
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    Open,
-    Shut,
-}
-
-/// What an accept loop is told.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Accept, or accept again. `ack` is sent when this loop does, or dropped when it is gone.
-    Open { ack: oneshot::Sender<()> },
-    /// Answer with a second descriptor of the socket, for a successor.
-    Duplicate(oneshot::Sender<io::Result<OwnedFd>>),
-    /// Stop accepting. `ack` is sent, or dropped, when no connection can be accepted any more.
-    Close { closing: Closing, ack: oneshot::Sender<()> },
-}
-
-/// What went wrong and was survived, for reports and metrics.
-#[derive(Debug, Default)]
-pub(crate) struct AcceptErrors(AtomicU64);
-
-impl AcceptErrors {
-    pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What a server does with a connection of which some bytes may have been read already.
-pub(crate) type Handler = Arc<dyn Fn(Stream, Vec<u8>) + Send + Sync>;
-
-/// Everything an accept loop needs besides its listener.
-pub(crate) struct Accepting {
-    pub(crate) server: Arc<str>,
-    pub(crate) hold: Hold,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) errors: Arc<AcceptErrors>,
-    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
-}
-
-enum Event {
-    Order(Option<Order>),
-    Accepted(io::Result<(Socket, Peer)>),
-}
-
-impl Accepting {
-    /// Accepts until told to close, and hands each connection to `serve`.
-    pub(crate) async fn run(mut self, mut listener: Listener, serve: Handler) {
-        // Clients wait in the kernel's queue until the lifecycle is ready, and while a successor is on probation.
-        while let Some(order) = self.orders.recv().await {
-            match order {
-                Order::Open { ack } => {
-                    let _ = ack.send(());
-                }
-                Order::Duplicate(to) => {
-                    let _ = to.send(listener.duplicate());
-                    continue;
-                }
-                Order::Close { ack, .. } => {
-                    drop(listener);
-                    drop(ack);
-                    return;
-                }
-            }
-            listener.path_belongs_to(Keeper::Us);
-            match self.accept_until_close(&listener, &serve).await {
-                Some((Closing::HandedOver, ack)) => {
-                    // The successor accepts from this socket; the copy stays for a rollback.
-                    listener.path_belongs_to(Keeper::Other);
-                    let _ = ack.send(());
-                }
-                Some((Closing::GivenAway, ack)) => {
-                    listener.path_belongs_to(Keeper::Other);
-                    drop(listener);
-                    let _ = ack.send(());
-                    return;
-                }
-                Some((Closing::Sole, ack)) => {
-                    if listener.origin.is_sole().await {
-                        self.close_gate(&mut listener, &serve).await;
-                    }
-                    drop(listener);
-                    let _ = ack.send(());
-                    return;
-                }
-                None => return,
-            }
-        }
-    }
-
-    /// Accepts until told to close; `None` means that nobody gives orders any more.
-    async fn accept_until_close(
-        &mut self,
-        listener: &Listener,
-        serve: &Handler,
-    ) -> Option<(Closing, oneshot::Sender<()>)> {
-        loop {
-            match self.accept_until_order(listener, serve).await? {
-                Order::Open { ack } => {
-                    let _ = ack.send(());
-                }
-                Order::Duplicate(to) => {
-                    let _ = to.send(listener.duplicate());
-                }
-                Order::Close { closing, ack } => return Some((closing, ack)),
-            }
-        }
-    }
-
-    /// Accepts connections until an order comes; `None` means that nobody gives orders any more.
-    async fn accept_until_order(&mut self, listener: &Listener, serve: &Handler) -> Option<Order> {
-        let mut pause = BACK_OFF;
-        loop {
-            let event = std::future::poll_fn(|cx| {
-                if let Poll::Ready(order) = self.orders.poll_recv(cx) {
-                    return Poll::Ready(Event::Order(order));
-                }
-                listener.poll_accept(cx).map(Event::Accepted)
-            })
-            .await;
-            match event {
-                Event::Order(order) => return order,
-                Event::Accepted(Ok((socket, peer))) => {
-                    pause = BACK_OFF;
-                    self.hand_on(socket, peer, Arrival::Open, serve);
-                }
-                Event::Accepted(Err(error)) => {
-                    self.errors.0.fetch_add(1, Ordering::Relaxed);
-                    if is_exhaustion(&error) {
-                        if let Some(order) = self.order_within(pause).await {
-                            return order;
-                        }
-                        pause = (pause * 2).min(BACK_OFF_MOST);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits `pause` out unless an order comes first.
-    async fn order_within(&mut self, pause: Duration) -> Option<Option<Order>> {
-        tokio::time::timeout(pause, self.orders.recv()).await.ok()
-    }
-
-    fn hand_on(&self, socket: Socket, peer: Peer, arrival: Arrival, serve: &Handler) {
-        if let Socket::Tcp(stream) = &socket {
-            // Answers are written whole: waiting to fill a segment only adds latency. A peer that is
-            // gone already makes this fail, and the first read tells.
-            let _ = stream.set_nodelay(true);
-        }
-        let guard = self.registry.connect(Arc::clone(&self.server), peer, self.hold);
-        serve(Stream::new(socket, guard, arrival), Vec::new());
-    }
-
-    async fn close_gate(&self, listener: &mut Listener, serve: &Handler) {
-        let mut closing = GateClosing::new(listener.shut_out());
-        self.empty_queue(listener, &mut closing, serve).await;
-        for _ in 0..HANDSHAKE_ROUNDS {
-            tokio::time::sleep(HANDSHAKE).await;
-            if self.empty_queue(listener, &mut closing, serve).await == 0 {
-                break;
-            }
-        }
-    }
-
-    /// Accepts until the queue is empty, or a bound of the closing is reached, and returns how many came.
-    async fn empty_queue(
-        &self,
-        listener: &Listener,
-        closing: &mut GateClosing,
-        serve: &Handler,
-    ) -> u32 {
-        let most = closing.most_of_a_pass();
-        let mut taken = 0;
-        while taken < most {
-            let next = listener.accept_now();
-            match next {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Ok((socket, peer)) => {
-                    taken += 1;
-                    if closing.gate == Gate::Shut {
-                        listener.let_through(&socket);
-                    }
-                    self.hand_on(socket, peer, Arrival::AtTheGate, serve);
-                }
-                Err(error) => {
-                    self.errors.0.fetch_add(1, Ordering::Relaxed);
-                    if is_exhaustion(&error) {
-                        if tokio::time::Instant::now() >= closing.starved_at {
-                            break;
-                        }
-                        tokio::time::sleep(BACK_OFF).await;
-                    }
-                }
-            }
-        }
-        closing.taken += taken;
-        taken
-    }
-}
-
-/// What bounds one closing of a gate, over all its passes.
-struct GateClosing {
-    gate: Gate,
-    taken: u32,
-    starved_at: tokio::time::Instant,
-}
-
-impl GateClosing {
-    fn new(gate: Gate) -> GateClosing {
-        let starved_at = tokio::time::Instant::now() + STARVED_GATE;
-        GateClosing { gate, taken: 0, starved_at }
-    }
-
-    fn most_of_a_pass(&self) -> u32 {
-        match self.gate {
-            Gate::Open => QUEUE,
-            Gate::Shut => SHUT.saturating_sub(self.taken),
-        }
-    }
-}
-
-/// No descriptor or no memory is left: trying again at once would only spin.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let exhausted = [
-        rustix::io::Errno::MFILE,
-        rustix::io::Errno::NFILE,
-        rustix::io::Errno::NOBUFS,
-        rustix::io::Errno::NOMEM,
-    ];
-    let code = error.raw_os_error();
-    exhausted.iter().any(|errno| code == Some(errno.raw_os_error()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether the socket is ours alone, and how long that took to find out.
-    async fn check(does: Predecessor) -> (bool, Duration) {
-        let (_tells, predecessor) = watch::channel(does);
-        let asked = tokio::time::Instant::now();
-        let is_sole = Origin::TakenOver(predecessor).is_sole().await;
-        (is_sole, asked.elapsed())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_a_predecessor_that_has_not_decided_is_waited_for() {
-        assert_eq!(check(Predecessor::LetGo).await, (true, Duration::ZERO));
-        assert_eq!(check(Predecessor::Resumed).await, (false, Duration::ZERO));
-        let (is_sole, took) = check(Predecessor::Keeps).await;
-        assert!(!is_sole && took >= LET_GO, "{took:?}");
     }
 }

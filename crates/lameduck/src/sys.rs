@@ -1,5 +1,5 @@
-//! What no safe crate offers, three socket options, inherited descriptors and shared memory: the only file that may use
-//! `unsafe`.
+//! What no safe crate offers, three socket options, inherited descriptors, shared memory and a leash for children: the only
+//! file that may use `unsafe`.
 //!
 //! `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a
 //! minimum. On a listening socket that keeps new SYNs out, while handshakes already begun complete: the request
@@ -283,4 +283,42 @@ pub(crate) fn async_fd(descriptor: OwnedFd) -> io::Result<tokio::io::unix::Async
     // SAFETY: an `OwnedFd` gives the same descriptor whenever it is asked, and keeps it open until the `AsyncFd`
     // that owns it has left the reactor.
     unsafe { tokio::io::unix::AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}
+
+/// Has the kernel kill the group that `command` will lead as soon as the other end of the pipe `leash` is closed, which
+/// the end of this process does, whatever ends it.
+///
+/// The pipe's readable end goes to the child, which asks for SIGKILL to its whole group when something happens to it
+/// (`F_SETOWN`, `F_SETSIG`, `O_ASYNC`: fcntl(2)), and nothing ever happens to it but that nobody can write any more. The
+/// request lasts as long as anybody holds that end, and whoever a child starts holds it too. The kernel remembers the
+/// group itself, not its number.
+///
+/// `PR_SET_PDEATHSIG` would not do: it is about the one child and not its group, and comes when the *thread* that started it
+/// ends.
+#[cfg(target_os = "linux")]
+pub(crate) fn kill_group_when_closed(command: &mut std::process::Command, leash: OwnedFd) {
+    use std::os::unix::process::CommandExt;
+    const F_SETFD: i32 = 2;
+    const F_SETFL: i32 = 4;
+    const F_SETOWN: i32 = 8;
+    const F_SETSIG: i32 = 10;
+    const O_ASYNC: i32 = 0o20_000;
+    const SIGKILL: i32 = 9;
+    let take = move || {
+        // The group is there already, and has this process's number: the standard library makes it before it calls this.
+        let group = rustix::process::getpid().as_raw_nonzero().get();
+        // The last one lets it through exec(2), without which everything here would end with this function.
+        for (what, value) in
+            [(F_SETOWN, -group), (F_SETSIG, SIGKILL), (F_SETFL, O_ASYNC), (F_SETFD, 0)]
+        {
+            // SAFETY: each of these commands takes one integer and touches no memory.
+            if unsafe { fcntl(leash.as_raw_fd(), what, value) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork(2) and exec(2) this calls getpid(2) and fcntl(2) and reads errno, which is allowed there, and
+    // neither allocates nor takes a lock.
+    unsafe { command.pre_exec(take) };
 }

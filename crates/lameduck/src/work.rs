@@ -9,11 +9,20 @@
 //! 3. What connections have been told (`Told`) is stored before they are woken; a connection that enters later
 //!    reads it on its first poll. So none misses it.
 
+mod clock;
+mod entry;
+mod live;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
+
+pub(crate) use clock::Clock;
+#[cfg_attr(not(feature = "http"), expect(unused_imports))]
+pub(crate) use entry::RequestName;
+pub(crate) use entry::{ConnectionGuard, Entry, Hold, Peer, Side};
+pub use live::{Counts, WorkItem, WorkKind};
 
 /// Shards of the table of connections: enough that accepting on every core rarely meets.
 const SHARDS: usize = 16;
@@ -46,95 +55,6 @@ impl Told {
             3 => Told::Finish,
             _ => Told::Force,
         }
-    }
-}
-
-/// What kind of work something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WorkKind {
-    /// A connection, idle or not.
-    Connection,
-    /// A request in hand.
-    Request,
-    /// A task started by [`Lifecycle::task`](crate::Lifecycle::task).
-    Task,
-    /// A call on a blocking thread, started by [`Lifecycle::blocking`](crate::Lifecycle::blocking).
-    Blocking,
-    /// A connection that has become a WebSocket.
-    WebSocket,
-}
-
-impl WorkKind {
-    /// The word used in reports: `connection`, `request`, `task`, `blocking call`, `websocket`.
-    pub fn word(self) -> &'static str {
-        match self {
-            WorkKind::Connection => "connection",
-            WorkKind::Request => "request",
-            WorkKind::Task => "task",
-            WorkKind::Blocking => "blocking call",
-            WorkKind::WebSocket => "websocket",
-        }
-    }
-}
-
-/// One piece of live work, as snapshots and reports name it.
-#[derive(Debug, Clone)]
-pub struct WorkItem {
-    /// What kind of work.
-    pub kind: WorkKind,
-    /// Method and path of a request, and of the one that began a WebSocket, with its label; the name of a task or call; the
-    /// server's name for a connection.
-    pub name: String,
-    /// The other end, where there is one.
-    pub peer: Option<String>,
-    /// How long it has been going on.
-    pub age: Duration,
-}
-
-impl std::fmt::Display for WorkItem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.kind.word(), self.name)?;
-        if let Some(peer) = &self.peer {
-            write!(f, " from {peer}")?;
-        }
-        write!(f, ", {}", crate::report::seconds(self.age))
-    }
-}
-
-/// How much is live, by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Connections, idle ones included.
-    pub connections: usize,
-    /// Requests in hand.
-    pub requests: usize,
-    /// Tasks.
-    pub tasks: usize,
-    /// Calls on blocking threads.
-    pub blocking: usize,
-    /// The connections among them that have become WebSockets.
-    pub websockets: usize,
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts = [
-            (self.requests, "request"),
-            (self.connections, "connection"),
-            (self.websockets, "websocket"),
-            (self.tasks, "task"),
-            (self.blocking, "blocking call"),
-        ];
-        let mut first = true;
-        for (count, word) in parts {
-            if count > 0 {
-                let separator = if first { "" } else { ", " };
-                let plural = if count == 1 { "" } else { "s" };
-                write!(f, "{separator}{count} {word}{plural}")?;
-                first = false;
-            }
-        }
-        if first { f.write_str("nothing") } else { Ok(()) }
     }
 }
 
@@ -185,118 +105,6 @@ struct Item {
     abort: Option<tokio::task::AbortHandle>,
 }
 
-/// A connection's entry. The connection's own task writes it; anybody may read it.
-pub(crate) struct Entry {
-    id: u64,
-    server: Arc<str>,
-    peer: Peer,
-    since: Clock,
-    hold: Hold,
-    served: AtomicU64,
-    read_once: AtomicBool,
-    own: Mutex<Own>,
-    registry: Arc<Registry>,
-}
-
-#[derive(Default)]
-struct Own {
-    /// Who polls the reading and who the writing side.
-    wakers: [Option<Waker>; 2],
-    requests: Vec<Option<RequestName>>,
-    /// What it has become.
-    websocket: Option<Box<WebSocketName>>,
-    /// What its handler calls it, said before it has become one perhaps.
-    label: Option<Box<str>>,
-    /// No slot below this one is free.
-    free_from: usize,
-    active: usize,
-}
-
-/// What names a WebSocket.
-struct WebSocketName {
-    /// Method and path of the request that began it.
-    request: String,
-    since: Clock,
-}
-
-/// The longest label of a WebSocket, in bytes.
-const LABEL_AT_MOST: usize = 128;
-
-/// The two sides of a byte stream, which two tasks may poll.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Read = 0,
-    Write = 1,
-}
-
-/// Whether a connection keeps the drain waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
-    /// The drain waits for it.
-    Drain,
-    /// It lives until the process ends: the admin server's.
-    Nothing,
-}
-
-/// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Peer {
-    /// A TCP address.
-    Tcp(std::net::SocketAddr),
-    /// A Unix socket, whose clients have no address.
-    Unix,
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Peer::Tcp(address) => address.fmt(f),
-            Peer::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// What names a request. Cloning the path shares the bytes that were read; nothing is formatted on the way.
-pub(crate) struct RequestName {
-    #[cfg(feature = "http")]
-    pub(crate) method: http::Method,
-    #[cfg(feature = "http")]
-    pub(crate) path: Option<http::uri::PathAndQuery>,
-    pub(crate) since: Clock,
-}
-
-impl RequestName {
-    /// Method and path. The query is left out: it may hold secrets.
-    #[cfg(feature = "http")]
-    fn text(&self) -> String {
-        format!("{} {}", self.method, self.path.as_ref().map_or("*", |path| path.path()))
-    }
-
-    #[cfg(not(feature = "http"))]
-    fn text(&self) -> String {
-        String::new()
-    }
-}
-
-/// The kernel's coarse monotonic clock: milliseconds are enough for an age, and reading it is nearly free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Clock(u64);
-
-impl Clock {
-    pub(crate) fn now() -> Clock {
-        #[cfg(target_os = "linux")]
-        let clock = rustix::time::ClockId::MonotonicCoarse;
-        #[cfg(not(target_os = "linux"))]
-        let clock = rustix::time::ClockId::Monotonic;
-        let time = rustix::time::clock_gettime(clock);
-        Clock(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
-    }
-
-    fn age(self, now: Clock) -> Duration {
-        Duration::from_nanos(now.0.saturating_sub(self.0))
-    }
-}
-
 /// A lock here is held for a few instructions and never across user code, so poisoning says nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -341,11 +149,8 @@ impl Registry {
         self.told.store(told as u8, Ordering::SeqCst);
         for shard in &self.connections {
             // Wake outside the shard's lock: a woken connection may leave at once and wants it.
-            let wakers: Vec<Waker> = lock(shard)
-                .values()
-                .flat_map(|connection| lock(&connection.own).wakers.clone())
-                .flatten()
-                .collect();
+            let wakers: Vec<Waker> =
+                lock(shard).values().flat_map(|connection| connection.wakers()).collect();
             wakers.into_iter().for_each(Waker::wake);
         }
         if told >= Told::Move && self.live.load(Ordering::SeqCst) == 0 {
@@ -390,19 +195,38 @@ impl Registry {
             self.enter();
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Entry {
-            id,
-            server,
-            peer,
-            since: Clock::now(),
-            hold,
-            served: AtomicU64::new(0),
-            read_once: AtomicBool::new(hold == Hold::Nothing),
-            own: Mutex::default(),
-            registry: Arc::clone(self),
-        });
-        lock(&self.connections[id as usize % SHARDS]).insert(id, Arc::clone(&connection));
-        ConnectionGuard(connection)
+        let connection = Arc::new(Entry::new(id, server, peer, hold, Arc::clone(self)));
+        lock(self.shard(id)).insert(id, Arc::clone(&connection));
+        ConnectionGuard::new(connection)
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Entry>>> {
+        &self.connections[id as usize % SHARDS]
+    }
+
+    /// An accepted connection was read for the first time, or is gone.
+    fn first_read(&self) {
+        let before = self.unread.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && self.settling.load(Ordering::SeqCst) {
+            self.notify(Notice::Settled);
+        }
+    }
+
+    fn disconnect(&self, connection: &Entry) {
+        {
+            let mut shard = lock(self.shard(connection.id()));
+            if connection.holds_drain() {
+                self.served_before.fetch_add(connection.served(), Ordering::Relaxed);
+            }
+            shard.remove(&connection.id());
+        }
+        connection.was_read();
+        if connection.holds_drain() {
+            self.left.connections.fetch_add(1, Ordering::Relaxed);
+            let websockets = usize::from(connection.is_websocket());
+            self.left.websockets.fetch_add(websockets, Ordering::Relaxed);
+            self.leave();
+        }
     }
 
     /// Enters a task or a blocking call. It leaves when the guard is dropped.
@@ -424,6 +248,13 @@ impl Registry {
     pub(crate) fn cut_request(&self, name: &str) {
         self.cut_requests.fetch_add(1, Ordering::Relaxed);
         self.add(WorkKind::Request, name);
+    }
+
+    /// Gives a running task its abort handle; none is kept for one that has ended already.
+    pub(crate) fn abort_with(&self, id: u64, handle: tokio::task::AbortHandle) {
+        if let Some(item) = lock(&self.items).get_mut(&id) {
+            item.abort = Some(handle);
+        }
     }
 
     /// Aborts each task, so that its destructors run, if the runtime still runs anything.
@@ -467,8 +298,7 @@ impl Registry {
             .iter()
             .map(|shard| {
                 let shard = lock(shard);
-                let drained = shard.values().filter(|c| c.hold == Hold::Drain);
-                drained.map(|c| c.served.load(Ordering::Relaxed)).sum::<u64>()
+                shard.values().filter(|c| c.holds_drain()).map(|c| c.served()).sum::<u64>()
             })
             .sum();
         let all = live + self.served_before.load(Ordering::Relaxed);
@@ -478,11 +308,8 @@ impl Registry {
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for shard in &self.connections {
-            for connection in lock(shard).values().filter(|c| c.hold == Hold::Drain) {
-                counts.connections += 1;
-                let own = lock(&connection.own);
-                counts.requests += own.active;
-                counts.websockets += usize::from(own.websocket.is_some());
+            for connection in lock(shard).values().filter(|c| c.holds_drain()) {
+                connection.count_into(&mut counts);
             }
         }
         for item in lock(&self.items).values() {
@@ -509,203 +336,13 @@ impl Registry {
             });
         }
         for shard in &self.connections {
-            for connection in lock(shard).values().filter(|c| c.hold == Hold::Drain) {
+            for connection in lock(shard).values().filter(|c| c.holds_drain()) {
                 connection.name_into(now, &mut items);
             }
         }
         items.sort_by_key(|item| (item.kind == WorkKind::Connection, std::cmp::Reverse(item.age)));
         items.truncate(NAMED_AT_MOST);
         items
-    }
-}
-
-impl Entry {
-    fn name_into(&self, now: Clock, items: &mut Vec<WorkItem>) {
-        let own = lock(&self.own);
-        let mut busy = false;
-        for request in own.requests.iter().flatten() {
-            busy = true;
-            items.push(WorkItem {
-                kind: WorkKind::Request,
-                name: request.text(),
-                peer: Some(self.peer.to_string()),
-                age: request.since.age(now),
-            });
-        }
-        if let (false, Some(websocket)) = (busy, &own.websocket) {
-            let label = own.label.as_ref().map_or_else(String::new, |label| format!(": {label}"));
-            items.push(WorkItem {
-                kind: WorkKind::WebSocket,
-                name: format!("{}{label}", websocket.request),
-                peer: Some(self.peer.to_string()),
-                age: websocket.since.age(now),
-            });
-        } else if !busy {
-            items.push(WorkItem {
-                kind: WorkKind::Connection,
-                name: self.server.to_string(),
-                peer: Some(self.peer.to_string()),
-                age: self.since.age(now),
-            });
-        }
-    }
-
-    /// Method and path of the request in this slot.
-    #[cfg(feature = "http")]
-    pub(crate) fn request_text(&self, slot: usize) -> String {
-        let own = lock(&self.own);
-        let request = own.requests.get(slot).and_then(|name| name.as_ref().map(RequestName::text));
-        request.unwrap_or_default()
-    }
-
-    /// The connection is a WebSocket from now on, which this request began.
-    #[cfg(feature = "http")]
-    pub(crate) fn becomes_websocket(&self, request: String) {
-        let websocket = WebSocketName { request, since: Clock::now() };
-        lock(&self.own).websocket = Some(Box::new(websocket));
-    }
-
-    /// The request that began the WebSocket.
-    #[cfg(feature = "tungstenite029")]
-    pub(crate) fn websocket_request(&self) -> String {
-        let own = lock(&self.own);
-        own.websocket.as_ref().map_or_else(String::new, |websocket| websocket.request.clone())
-    }
-
-    /// Names a WebSocket further; without control characters, which would end a line of the log.
-    pub(crate) fn label(&self, label: &str) {
-        let printable: String = label.chars().filter(|c| !c.is_control()).collect();
-        let mut end = printable.len().min(LABEL_AT_MOST);
-        while !printable.is_char_boundary(end) {
-            end -= 1;
-        }
-        lock(&self.own).label = Some(Box::from(&printable[..end]));
-    }
-
-    /// Wakes who polls a side.
-    #[cfg(feature = "http")]
-    pub(crate) fn wake(&self, side: Side) {
-        let waker = lock(&self.own).wakers[side as usize].clone();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// The name of the server that accepted it.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP connections move"))]
-    pub(crate) fn server(&self) -> &Arc<str> {
-        &self.server
-    }
-
-    /// The other end.
-    pub(crate) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// What this connection is to do now. An admin connection is left alone, unless a successor has an admin server
-    /// of its own for it.
-    pub(crate) fn told(&self) -> Told {
-        match (self.hold, self.registry.told()) {
-            (Hold::Drain, told) => told,
-            (Hold::Nothing, Told::Move) => Told::Move,
-            (Hold::Nothing, Told::Serve | Told::MarkAnswers | Told::Finish | Told::Force) => {
-                Told::Serve
-            }
-        }
-    }
-
-    /// Remembers who polls a side of this connection, so that it can be told things.
-    pub(crate) fn polled_by(&self, side: Side, waker: &Waker) {
-        let known = &mut lock(&self.own).wakers[side as usize];
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *known = Some(waker.clone());
-        }
-    }
-
-    /// The socket was read, or found empty: from now on an idle connection really is idle.
-    pub(crate) fn was_read(&self) {
-        if !self.read_once.swap(true, Ordering::AcqRel) {
-            let before = self.registry.unread.fetch_sub(1, Ordering::SeqCst);
-            if before == 1 && self.registry.settling.load(Ordering::SeqCst) {
-                self.registry.notify(Notice::Settled);
-            }
-        }
-    }
-
-    /// Enters a request; the number names it until [`request_ends`](Entry::request_ends).
-    #[cfg_attr(not(feature = "http"), expect(dead_code))]
-    pub(crate) fn request_begins(&self, name: RequestName) -> usize {
-        let mut own = lock(&self.own);
-        own.active += 1;
-        let mut slot = own.free_from;
-        while own.requests.get(slot).is_some_and(Option::is_some) {
-            slot += 1;
-        }
-        match own.requests.get_mut(slot) {
-            Some(free) => *free = Some(name),
-            None => own.requests.push(Some(name)),
-        }
-        own.free_from = slot + 1;
-        slot
-    }
-
-    #[cfg_attr(not(feature = "http"), expect(dead_code))]
-    pub(crate) fn request_ends(&self, slot: usize) {
-        let mut own = lock(&self.own);
-        own.requests[slot] = None;
-        own.free_from = own.free_from.min(slot);
-        own.active -= 1;
-        match self.hold {
-            // One writer for HTTP/1.1, and a lock held for HTTP/2: a plain add is enough.
-            Hold::Drain => {
-                self.served.store(self.served.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            }
-            // A health check is not the service's work.
-            Hold::Nothing => {}
-        }
-    }
-
-    /// Requests in hand on this connection.
-    #[cfg_attr(not(feature = "http"), expect(dead_code))]
-    pub(crate) fn requests(&self) -> usize {
-        lock(&self.own).active
-    }
-}
-
-impl std::fmt::Debug for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Entry({} of {})", self.peer, self.server)
-    }
-}
-
-/// Keeps a connection in the table; dropping it takes it out.
-pub(crate) struct ConnectionGuard(Arc<Entry>);
-
-impl ConnectionGuard {
-    pub(crate) fn entry(&self) -> &Arc<Entry> {
-        &self.0
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        let connection = &self.0;
-        let registry = &connection.registry;
-        let served = connection.served.load(Ordering::Relaxed);
-        {
-            let mut shard = lock(&registry.connections[connection.id as usize % SHARDS]);
-            if connection.hold == Hold::Drain {
-                registry.served_before.fetch_add(served, Ordering::Relaxed);
-            }
-            shard.remove(&connection.id);
-        }
-        connection.was_read();
-        if connection.hold == Hold::Drain {
-            registry.left.connections.fetch_add(1, Ordering::Relaxed);
-            let was_websocket = lock(&connection.own).websocket.is_some();
-            registry.left.websockets.fetch_add(usize::from(was_websocket), Ordering::Relaxed);
-            registry.leave();
-        }
     }
 }
 
@@ -721,15 +358,6 @@ impl ItemGuard {
     }
 }
 
-impl Registry {
-    /// Gives a running task its abort handle; none is kept for one that has ended already.
-    pub(crate) fn abort_with(&self, id: u64, handle: tokio::task::AbortHandle) {
-        if let Some(item) = lock(&self.items).get_mut(&id) {
-            item.abort = Some(handle);
-        }
-    }
-}
-
 impl Drop for ItemGuard {
     fn drop(&mut self) {
         let removed = lock(&self.registry.items).remove(&self.id);
@@ -742,32 +370,5 @@ impl Drop for ItemGuard {
             | None => left.tasks.fetch_add(1, Ordering::Relaxed),
         };
         self.registry.leave();
-    }
-}
-
-#[cfg(all(test, feature = "http"))]
-mod tests {
-    use super::*;
-
-    fn request() -> RequestName {
-        RequestName { method: http::Method::GET, path: None, since: Clock(0) }
-    }
-
-    #[test]
-    fn the_lowest_free_slot_names_a_request() {
-        let guard = Registry::new().connect(Arc::from("test"), Peer::Unix, Hold::Drain);
-        let entry = guard.entry();
-        let begin = || entry.request_begins(request());
-        assert_eq!([begin(), begin(), begin(), begin()], [0, 1, 2, 3]);
-        entry.request_ends(2);
-        entry.request_ends(0);
-        assert_eq!([begin(), begin(), begin()], [0, 2, 4]);
-        assert_eq!(entry.requests(), 5);
-        for slot in 0..5 {
-            entry.request_ends(slot);
-        }
-        assert_eq!(entry.requests(), 0);
-        assert_eq!(entry.served.load(Ordering::Relaxed), 7);
-        assert_eq!(begin(), 0);
     }
 }

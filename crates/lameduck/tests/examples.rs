@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use lameduck_verify::target::{Ready, Signal, Target};
+use rustix::process::Pid;
 
 /// How long a start, an answer or an exit may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -197,4 +198,74 @@ fn stubborn_work_is_named_when_the_process_leaves_without_it() {
     }
     // Those that asked had stopped by then.
     assert!(log.contains("cut: 2 blocking calls"), "{log}");
+}
+
+/// A program and the one that it runs, in a service that `how` says more of.
+#[track_caller]
+fn with_children(how: &str) -> (Example, Vec<Pid>) {
+    let example = Example::start_with("children", how, Ready::Stderr("Working".to_owned()));
+    let line = example.target.wait_stdout(" ", LIMIT).unwrap();
+    let number = |word: &str| Pid::from_raw(word.parse().unwrap()).unwrap();
+    let children: Vec<_> = line.split_whitespace().map(number).collect();
+    assert_eq!(children.len(), 2, "{line}");
+    (example, children)
+}
+
+/// A zombie is gone: whoever should reap it may be slow.
+fn is_alive(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" Z"))
+}
+
+#[track_caller]
+fn all_gone(processes: &[Pid]) {
+    let deadline = std::time::Instant::now() + LIMIT;
+    while processes.iter().any(|process| is_alive(*process)) {
+        assert!(std::time::Instant::now() < deadline, "{processes:?} live on");
+        // They were sent KILL before the service was gone, and the kernel needs a moment for it.
+        std::thread::yield_now();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_childs_whole_group_is_gone_when_its_service_is_killed() {
+    let (mut example, children) = with_children("");
+    example.target.signal(Signal::KILL).unwrap();
+    assert_eq!(example.target.wait(LIMIT).unwrap().code, None);
+    all_gone(&children);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_childs_whole_group_is_gone_when_its_service_leaves_with_its_runtime_blocked() {
+    let (mut example, children) = with_children("blocked");
+    example.term();
+    let exit = example.target.wait(LIMIT).unwrap();
+    let log = example.target.whole_stderr(LIMIT).unwrap();
+    assert_eq!(exit.code, Some(lameduck::exit::DEADLINE.into()), "{log}");
+    assert!(log.contains("task a handler that blocks"), "{log}");
+    assert!(log.contains("the async runtime was blocked"), "{log}");
+    all_gone(&children);
+}
+
+#[test]
+fn a_childs_whole_group_is_gone_when_its_service_has_stopped() {
+    let (mut example, children) = with_children("");
+    example.term();
+    example.report();
+    all_gone(&children);
+}
+
+#[test]
+fn a_naive_services_children_outlive_it_however_it_ends() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let (mut example, children) = with_children("naive");
+        example.target.signal(signal).unwrap();
+        example.target.wait(LIMIT).unwrap();
+        for child in children {
+            assert!(is_alive(child), "{child:?} is gone after {signal:?}");
+            rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod running;
 mod serve;
 mod service;
 mod signals;
+mod stops;
 mod tls;
 mod under_load;
 mod under_systemd;

@@ -1,17 +1,17 @@
 //! Signals, exit, deadline.
 
-use crate::adapter::Repeats;
+mod first;
+mod forced;
+
 use crate::answer::Persistence;
 use crate::case::{Case, Fault, Need, Outcome, fail, inconclusive, pass, skip, warn};
 use crate::cases::acc::losses;
 use crate::probe::Until;
-use crate::stage::{Gone, Launch, SOON, Stage, find_program, run_command};
-use crate::target::{Signal, proc};
+use crate::stage::{Launch, SOON, Stage};
+use crate::target::Signal;
 use crate::verdict::Level::{Must, Should};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, kill_process};
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -29,18 +29,8 @@ const STOPPED_AT: [u32; 3] = [40, 55, 20];
 const LAG_TRIES: usize = 3;
 /// After the deadline, or after a forcing signal.
 const FORCED_EXIT: Duration = Duration::from_secs(1);
-/// A drain that lasts this long is running.
-const DRAINING: Duration = Duration::from_millis(150);
-/// Signals of a storm.
-const STORM: usize = 100;
-/// Between two of them.
-const STORM_PAUSE: Duration = Duration::from_millis(1);
 /// When a stop comes during the start.
 const EARLY: [u64; 4] = [0, 5, 20, 50];
-/// How long a process that has ended may stay a zombie.
-const ZOMBIE: Duration = Duration::from_secs(1);
-/// Signals that a crash ends a process with.
-const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -77,7 +67,7 @@ pub(super) const CASES: &[Case] = &[
         why: "without a bound old processes pile up, and the supervisor's KILL takes the rest along",
         source: "nginx and HAProxy have no bound by default",
         needs: &[Need::Deadline, Need::Lasts],
-        run: deadline,
+        run: forced::deadline,
     },
     Case {
         id: "SIG/4",
@@ -89,7 +79,7 @@ pub(super) const CASES: &[Case] = &[
         why: "a deployment that cuts work must not look like one that does not",
         source: "Envoy and uvicorn log it",
         needs: &[Need::Deadline, Need::Lasts],
-        run: tells_cut,
+        run: forced::tells_cut,
     },
     Case {
         id: "SIG/5",
@@ -101,7 +91,7 @@ pub(super) const CASES: &[Case] = &[
         why: "the operator who asks twice means it; the alternative is KILL",
         source: "http-graceful-shutdown v4, uvicorn, PgBouncer",
         needs: &[Need::StopSignal, Need::Holds],
-        run: second_signal,
+        run: forced::second_signal,
     },
     Case {
         id: "SIG/6",
@@ -113,7 +103,7 @@ pub(super) const CASES: &[Case] = &[
         why: "supervisors, shells and scripts each send their own",
         source: "http-graceful-shutdown v4 on double triggers",
         needs: &[Need::StopSignal, Need::Repeats, Need::Path("slow")],
-        run: signal_storm,
+        run: forced::signal_storm,
     },
     Case {
         id: "SIG/7",
@@ -125,7 +115,7 @@ pub(super) const CASES: &[Case] = &[
         why: "process 1 has no default dispositions: what is not handled is ignored, until KILL",
         source: "dumb-init#121, pid_namespaces(7)",
         needs: &[Need::StopSignal],
-        run: process_one,
+        run: first::process_one,
     },
     Case {
         id: "SIG/8",
@@ -137,7 +127,7 @@ pub(super) const CASES: &[Case] = &[
         why: "zombies fill the process table of a container",
         source: "moby#33319",
         needs: &[Need::StopSignal],
-        run: reaps,
+        run: first::reaps,
     },
     Case {
         id: "SIG/9",
@@ -149,7 +139,7 @@ pub(super) const CASES: &[Case] = &[
         why: "the shell form of a container's command is the usual reason why a stop is not heard",
         source: "sclorg#120, docker-node#323",
         needs: &[Need::StopSignal],
-        run: behind_shell,
+        run: first::behind_shell,
     },
     Case {
         id: "SIG/10",
@@ -298,218 +288,6 @@ fn left_after_answer(stage: &mut Stage<'_>, percent: u32) -> Result<Left, Fault>
     };
     let lame_duck_over = told + lame_duck(stage);
     Ok(Left::After(gone.at.saturating_duration_since(last.max(lame_duck_over))))
-}
-
-/// The server with a drain that does not end by itself, told to stop; how and when it went.
-fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
-    stage.start()?;
-    let mut held = stage.hold(1)?;
-    stage.wait_accepted()?;
-    let told = stage.stop()?;
-    let limit = stage.deadline() + lame_duck(stage) + FORCED_EXIT + SOON;
-    let gone = stage.wait_gone(limit);
-    held.watch(Until::Closed, Duration::ZERO)?;
-    if held.fates().answered() > 0 {
-        return Err(Fault("the request that holds the drain ended by itself".to_owned()));
-    }
-    Ok((told, gone))
-}
-
-fn deadline(stage: &mut Stage<'_>) -> Outcome {
-    let (told, gone) = held(stage)?;
-    let Some(gone) = gone else { return still_runs(told) };
-    let (took, bound) = (gone.at.duration_since(told), stage.deadline() + lame_duck(stage));
-    stage.figure_ms("exit with a request that never ends", took);
-    let text = format!(
-        "it was gone {:.2} s after the stop, with a deadline of {:.1} s",
-        took.as_secs_f64(),
-        bound.as_secs_f64()
-    );
-    if took <= bound + FORCED_EXIT { pass(text) } else { fail(text) }
-}
-
-fn tells_cut(stage: &mut Stage<'_>) -> Outcome {
-    let (told, gone) = held(stage)?;
-    let Some(gone) = gone else { return still_runs(told) };
-    let Some(code) = gone.code() else {
-        return inconclusive("its exit code cannot be seen: it is not the tester's child");
-    };
-    let stop = &stage.adapter.stop;
-    if stop.exit.contains(&code) {
-        return fail(format!(
-            "it cut a request and exited with code {code}, as after a clean stop"
-        ));
-    }
-    if !stop.forced_exit.is_empty() && !stop.forced_exit.contains(&code) {
-        return fail(format!(
-            "it exited with code {code}, which is none that it declares for this"
-        ));
-    }
-    let _ = stage.service().target().whole_stderr(SOON);
-    let log = output(stage);
-    // A clean stop's log, to compare with: what is said of a cut must be more.
-    stage.start()?;
-    stage.stop()?;
-    stage.wait_gone(stage.exit_limit());
-    let _ = stage.service().target().whole_stderr(SOON);
-    match log.lines().count() > output(stage).lines().count() {
-        true => pass(format!("it exited with code {code} and logged it")),
-        false => {
-            fail(format!("it exited with code {code} and logged no more than at a clean stop"))
-        }
-    }
-}
-
-/// Everything the server wrote so far.
-fn output(stage: &mut Stage<'_>) -> String {
-    let target = stage.service().target();
-    target.stdout() + &target.stderr()
-}
-
-fn second_signal(stage: &mut Stage<'_>) -> Outcome {
-    let stop = stage.adapter.stop.signal;
-    let mut again = vec![Signal::INT];
-    // A server that declares that its stop signal counts once has another way: INT.
-    if stage.adapter.stop.repeats != Some(Repeats::Coalesce) {
-        again.insert(0, stop);
-    }
-    let mut slowest = Duration::ZERO;
-    for signal in again {
-        stage.start()?;
-        let _held = stage.hold(1)?;
-        stage.wait_accepted()?;
-        stage.stop()?;
-        if lame_duck(stage) > Duration::ZERO {
-            // A second stop ends the lame duck; the drain begins then.
-            stage.signal(stop)?;
-        }
-        if stage.wait_gone(DRAINING).is_some() {
-            return inconclusive("it exited before a second signal could be sent");
-        }
-        let told = stage.signal(signal)?;
-        let Some(gone) = stage.wait_gone(FORCED_EXIT + SOON) else {
-            let name = crate::adapter::signal_name(signal);
-            return fail(format!("{name} was sent a second time, and it still runs after 6 s"));
-        };
-        slowest = slowest.max(gone.at.duration_since(told));
-    }
-    stage.figure_ms("exit after a second signal", slowest);
-    let text = format!("it exited {} after the second signal", milliseconds(slowest));
-    if slowest <= FORCED_EXIT { pass(text) } else { fail(text) }
-}
-
-fn signal_storm(stage: &mut Stage<'_>) -> Outcome {
-    stage.start()?;
-    let (mut wires, takes) = stage.in_flight(1)?;
-    let told = stage.stop()?;
-    let signal = stage.adapter.stop.signal;
-    for _ in 1..STORM {
-        // Not at once: the kernel keeps one pending signal of a kind, and a hundred would be one.
-        if stage.wait_gone(STORM_PAUSE).is_some() {
-            break;
-        }
-        // It may be gone by now.
-        let _ = stage.service().signal(signal);
-    }
-    stage.note(format!("{STORM} signals"));
-    let forces = stage.forces();
-    if !forces {
-        wires.watch(Until::Answered, takes + SOON)?;
-    }
-    let Some(gone) = stage.wait_gone(takes + stage.exit_limit()) else { return still_runs(told) };
-    let ended_by = gone.exit.and_then(|exit| exit.signal);
-    if let Some(crash) = ended_by.filter(|signal| CRASHES.contains(signal)) {
-        return fail(format!("it crashed with signal {crash}"));
-    }
-    let took = gone.at.duration_since(told);
-    match (forces, wires.fates().answered()) {
-        (true, _) if took > FORCED_EXIT => fail(format!(
-            "repeats force, and it exited {:.1} s after {STORM} signals",
-            took.as_secs_f64()
-        )),
-        (true, _) => pass(format!("{STORM} signals, and it exited {} later", milliseconds(took))),
-        (false, 1) => pass(format!("{STORM} signals counted as one: the request was answered")),
-        (false, _) => fail(format!("the request was lost: {}", losses(&wires.fates()))),
-    }
-}
-
-/// The words that put a command into a PID namespace of its own, if this machine allows it.
-fn namespace() -> Option<Vec<String>> {
-    let words = |flags: &[&str]| -> Vec<String> {
-        let base = ["unshare", "--pid", "--fork", "--kill-child"];
-        base.iter().chain(flags).map(|word| (*word).to_owned()).collect()
-    };
-    find_program("unshare")?;
-    [words(&[]), words(&["--user", "--map-current-user"])].into_iter().find(|words| {
-        let trial: Vec<String> = words.iter().cloned().chain(["true".to_owned()]).collect();
-        run_command(&trial, Path::new("/"), SOON).is_ok_and(|ran| ran.is_success())
-    })
-}
-
-/// Starts the server as process 1, and gives its number outside.
-fn start_as_one(stage: &mut Stage<'_>, more: &[&str]) -> Result<Option<u32>, Fault> {
-    let Some(mut prefix) = namespace() else { return Ok(None) };
-    prefix.extend(more.iter().map(|word| (*word).to_owned()));
-    stage.start_as(Launch { prefix, ..Launch::default() })?;
-    let outer = stage.service().target().pid();
-    let inner = proc::descendants(outer).first().copied();
-    let inner = inner.ok_or_else(|| Fault("the server is not in its namespace".to_owned()))?;
-    stage.service().set_main(inner);
-    Ok(Some(inner))
-}
-
-const NO_NAMESPACE: &str = "this machine does not let the tester make a PID namespace";
-
-fn process_one(stage: &mut Stage<'_>) -> Outcome {
-    if start_as_one(stage, &[])?.is_none() {
-        return skip(NO_NAMESPACE);
-    }
-    let told = stage.stop()?;
-    let Some(gone) = stage.wait_gone(stage.exit_limit()) else {
-        return fail("as process 1 it ignores the stop signal");
-    };
-    let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
-    let text = format!("as process 1 it exited {} after the stop", milliseconds(took));
-    if took <= IDLE_EXIT { pass(text) } else { fail(text) }
-}
-
-fn reaps(stage: &mut Stage<'_>) -> Outcome {
-    // The orphan's parent is a subshell that ends at once; the outer shell becomes the server.
-    let orphan = ["sh", "-c", "(sleep 600 & ) ; exec \"$@\"", "sh"];
-    let Some(inner) = start_as_one(stage, &orphan)? else { return skip(NO_NAMESPACE) };
-    let is_sleep = |pid: &u32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.trim() == "sleep"
-    };
-    let Some(orphan) = proc::descendants(inner).into_iter().find(is_sleep) else {
-        return inconclusive("the orphan cannot be found");
-    };
-    // Its end is the tester's doing, so that no start is too slow for it.
-    if let Some(pid) = i32::try_from(orphan).ok().and_then(Pid::from_raw) {
-        kill_process(pid, Signal::KILL).map_err(std::io::Error::from)?;
-    }
-    let deadline = Instant::now() + SOON;
-    while proc::is_alive(orphan) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let ended = Instant::now();
-    while proc::is_zombie(orphan) {
-        if ended.elapsed() > ZOMBIE {
-            return fail("1 s after its end the orphan is still a zombie");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    pass("the orphan was reaped")
-}
-
-fn behind_shell(stage: &mut Stage<'_>) -> Outcome {
-    let prefix = ["sh", "-c", "exec \"$@\"", "sh"].map(str::to_owned).to_vec();
-    stage.start_as(Launch { prefix, ..Launch::default() })?;
-    let told = stage.stop()?;
-    let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
-    let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
-    let text = format!("behind `exec` it exited {} after the stop", milliseconds(took));
-    if took <= IDLE_EXIT { pass(text) } else { fail(text) }
 }
 
 fn vanished(stage: &mut Stage<'_>) -> Outcome {

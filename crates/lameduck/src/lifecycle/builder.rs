@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::closing::fits;
 use super::{
     AFTER_FORCE, Drain, GRACE_PERIOD, LINGER, Lifecycle, MAX_GENERATIONS, PROBATION, SETTLE,
-    Settings, Shared, UPGRADE_LINGER, fits,
+    Settings, Shared, UPGRADE_LINGER,
 };
 use crate::closing::Resources;
 use crate::connection::Age;

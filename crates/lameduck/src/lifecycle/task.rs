@@ -1,125 +1,111 @@
-//! What work is given and what it gives back: the drain signal, and how a task or a blocking call ended.
+//! Named work of a program's own: tasks and blocking calls, how they start and how they ended.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
-use crate::control::View;
-use crate::phase::Asked;
+use super::{Drain, Lifecycle};
+use crate::error::Error;
 use crate::report::panic_words;
+use crate::work::WorkKind;
 
-/// The drain signal: finish what is in hand, take nothing new.
-///
-/// It comes once and stays. Cloning is cheap; all clones are the same signal.
-///
-/// ```
-/// # async fn next_job() -> Option<u32> { None }
-/// # async fn work(job: u32) {}
-/// async fn worker(drain: lameduck::Drain) {
-///     while !drain.is_draining() {
-///         // Only the wait for a job is given up for the drain, never a job.
-///         let job = tokio::select! {
-///             job = next_job() => job,
-///             () = drain.started() => None,
-///         };
-///         let Some(job) = job else { return };
-///         work(job).await;
-///     }
-/// }
-/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
-/// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
-/// life.task("worker", worker);
-/// # life.stop();
-/// # assert_eq!(life.run().await.code(), 0);
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone)]
-pub struct Drain {
-    pub(super) token: CancellationToken,
-    pub(super) view: watch::Receiver<View>,
-}
-
-impl Drain {
-    /// Waits until the drain begins; returns at once when it has. Cancel safe.
-    pub async fn started(&self) {
-        self.token.cancelled().await;
-    }
-
-    /// Whether the drain has begun.
-    pub fn is_draining(&self) -> bool {
-        self.token.is_cancelled()
-    }
-
-    /// The same question, as a checkpoint in a loop of blocking work: between two steps it costs a read of memory.
+impl Lifecycle {
+    /// Starts a named background task, which holds the drain until it ends.
     ///
-    /// ```
-    /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
-    /// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
-    /// let done = life.blocking("thumbnails", |work| {
-    ///     let mut done = 0;
-    ///     while done < 1_000_000 && !work.should_stop() {
-    ///         done += 1; // A step that is short against the grace period.
-    ///     }
-    ///     done
-    /// });
-    /// # life.stop();
-    /// # life.run().await;
-    /// assert!(done.await.unwrap() <= 1_000_000);
-    /// # Ok(()) }
-    /// ```
-    pub fn should_stop(&self) -> bool {
-        self.is_draining()
-    }
-
-    /// What long-lived work is asked for now, of which the drain is only the last step; see [`Asked`].
-    pub fn asked(&self) -> Asked {
-        self.view.borrow().asked
-    }
-
-    /// Waits until something is asked for that `is_it` accepts, and returns it; at once if that is asked for now.
+    /// The task gets the drain signal and should end soon after it. A panic is caught and reported; it does not
+    /// hold the drain. At the deadline the task is dropped at its next await and named in the report.
     ///
-    /// A state that lasted shorter than a turn of the runtime may be missed. Cancel safe.
-    pub async fn asked_for(&self, is_it: impl Fn(Asked) -> bool) -> Asked {
-        let mut view = self.view.clone();
-        let seen = view.wait_for(|view| is_it(view.asked)).await.map(|view| view.asked);
-        // Without a control thread the life is over.
-        seen.unwrap_or(Asked::Finish)
-    }
-
-    /// When work that is left is cut: the deadline less what closing has reserved. `None` before a stop has begun, and
-    /// for a stop without a deadline. A later stop may bring it nearer.
-    pub fn cut_at(&self) -> Option<Instant> {
-        self.view.borrow().cut_at
-    }
-
-    /// Waits until work is cut in no more than `ahead`: the moment for whatever must be done before that. Cancel safe.
-    ///
-    /// It never comes while nothing has a deadline. When `ahead` is longer than half of the time there was from the
-    /// stop to the cut, it comes at that half, so that a short grace period is still one.
-    pub async fn nearly_cut(&self, ahead: Duration) {
-        let mut view = self.view.clone();
-        loop {
-            let moment = view.borrow_and_update().ahead_of_cut(ahead);
-            let changed = view.changed();
-            let changed = match moment {
-                Some(moment) => tokio::time::timeout_at(moment.into(), changed).await,
-                None => Ok(changed.await),
-            };
-            match changed {
-                Ok(Ok(())) => {}
-                // The moment has come, or the life is over.
-                Err(_) | Ok(Err(_)) => return,
+    /// Dropping the [`Task`] lets it go on; awaiting it tells how it ended.
+    pub fn task<F, Fut>(&self, name: &str, task: F) -> Task
+    where
+        F: FnOnce(Drain) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let guard = self.shared.registry.begin(WorkKind::Task, name);
+        let id = guard.id();
+        let registry = Arc::clone(&self.shared.registry);
+        let future = task(self.drain());
+        let label = name.to_owned();
+        let handle = self.shared.runtime.spawn(async move {
+            let _guard = guard;
+            match CatchPanic(Box::pin(future)).await {
+                Ok(()) => TaskEnd::Finished,
+                Err(panic) => {
+                    registry.panicked(format!("task {label}: {panic}"));
+                    TaskEnd::Panicked(panic)
+                }
             }
+        });
+        self.shared.registry.abort_with(id, handle.abort_handle());
+        Task { handle }
+    }
+
+    /// Runs `call` on a blocking thread, as a named piece of work that holds the drain until it returns.
+    ///
+    /// A blocking call cannot be interrupted. Long loops should ask [`Drain::should_stop`]; at the deadline the process
+    /// leaves without the call and the report names it. Awaiting the [`Blocking`] gives what the call returned.
+    pub fn blocking<F, T>(&self, name: &str, call: F) -> Blocking<T>
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (end, run) = self.stubborn("blocking call", name, call);
+        drop(self.shared.runtime.spawn_blocking(run));
+        Blocking { end }
+    }
+
+    /// Runs `work` on an OS thread of its own with this name, as a named piece of work that holds the drain until it
+    /// returns. What is told of [`blocking`](Lifecycle::blocking) holds for it.
+    ///
+    /// For work that lasts: the runtime's blocking threads are shared, and bounded in number.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread; nothing has run then.
+    pub fn thread<F, T>(&self, name: &str, work: F) -> Result<Blocking<T>, Error>
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (end, run) = self.stubborn("thread", name, work);
+        // The system's name for a thread cannot hold a zero byte.
+        let thread = std::thread::Builder::new().name(name.replace('\0', " "));
+        match thread.spawn(run) {
+            Ok(_) => Ok(Blocking { end }),
+            Err(error) => Err(Error::io("start", format!("thread '{name}'"), error)),
         }
     }
 
-    /// The signal as a token, for code that speaks `tokio_util`. Cancelling the token does not stop the service.
-    pub fn token(&self) -> CancellationToken {
-        self.token.child_token()
+    /// Work that cannot be interrupted, entered by its name, and how it ends.
+    fn stubborn<F, T>(
+        &self,
+        kind: &'static str,
+        name: &str,
+        work: F,
+    ) -> (oneshot::Receiver<Result<T, String>>, impl FnOnce() + Send + 'static)
+    where
+        F: FnOnce(&Drain) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let guard = self.shared.registry.begin(WorkKind::Blocking, name);
+        let registry = Arc::clone(&self.shared.registry);
+        let (drain, label) = (self.drain(), name.to_owned());
+        let (ended, end) = oneshot::channel();
+        let run = move || {
+            let worked = std::panic::AssertUnwindSafe(|| work(&drain));
+            let result = std::panic::catch_unwind(worked).map_err(|panic| {
+                let words = panic_words(&*panic).to_owned();
+                registry.panicked(format!("{kind} {label}: {words}"));
+                words
+            });
+            drop(guard);
+            // Nobody need wait for it.
+            let _ = ended.send(result);
+        };
+        (end, run)
     }
 }
 
@@ -139,7 +125,7 @@ pub enum TaskEnd {
 /// Awaiting it tells how the task ended; cancel safe. Dropping it lets the task go on, and the drain still waits for it.
 #[derive(Debug)]
 pub struct Task {
-    pub(super) handle: tokio::task::JoinHandle<TaskEnd>,
+    handle: tokio::task::JoinHandle<TaskEnd>,
 }
 
 impl Task {
@@ -169,7 +155,7 @@ impl Future for Task {
 /// and the drain still waits for it.
 #[derive(Debug)]
 pub struct Blocking<T> {
-    pub(super) end: oneshot::Receiver<Result<T, String>>,
+    end: oneshot::Receiver<Result<T, String>>,
 }
 
 impl<T> Future for Blocking<T> {

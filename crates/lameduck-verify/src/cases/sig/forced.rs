@@ -1,0 +1,152 @@
+//! What ends a drain that does not end by itself: the deadline, and more signals.
+
+use super::{FORCED_EXIT, lame_duck, milliseconds, still_runs};
+use crate::adapter::Repeats;
+use crate::case::{Fault, Outcome, fail, inconclusive, pass};
+use crate::cases::acc::losses;
+use crate::probe::Until;
+use crate::stage::{Gone, SOON, Stage};
+use crate::target::Signal;
+use std::time::{Duration, Instant};
+
+/// A drain that lasts this long is running.
+const DRAINING: Duration = Duration::from_millis(150);
+/// Signals of a storm.
+const STORM: usize = 100;
+/// Between two of them.
+const STORM_PAUSE: Duration = Duration::from_millis(1);
+/// Signals that a crash ends a process with.
+const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
+
+/// The server with a drain that does not end by itself, told to stop; how and when it went.
+fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
+    stage.start()?;
+    let mut held = stage.hold(1)?;
+    stage.wait_accepted()?;
+    let told = stage.stop()?;
+    let limit = stage.deadline() + lame_duck(stage) + FORCED_EXIT + SOON;
+    let gone = stage.wait_gone(limit);
+    held.watch(Until::Closed, Duration::ZERO)?;
+    if held.fates().answered() > 0 {
+        return Err(Fault("the request that holds the drain ended by itself".to_owned()));
+    }
+    Ok((told, gone))
+}
+
+pub(super) fn deadline(stage: &mut Stage<'_>) -> Outcome {
+    let (told, gone) = held(stage)?;
+    let Some(gone) = gone else { return still_runs(told) };
+    let (took, bound) = (gone.at.duration_since(told), stage.deadline() + lame_duck(stage));
+    stage.figure_ms("exit with a request that never ends", took);
+    let text = format!(
+        "it was gone {:.2} s after the stop, with a deadline of {:.1} s",
+        took.as_secs_f64(),
+        bound.as_secs_f64()
+    );
+    if took <= bound + FORCED_EXIT { pass(text) } else { fail(text) }
+}
+
+pub(super) fn tells_cut(stage: &mut Stage<'_>) -> Outcome {
+    let (told, gone) = held(stage)?;
+    let Some(gone) = gone else { return still_runs(told) };
+    let Some(code) = gone.code() else {
+        return inconclusive("its exit code cannot be seen: it is not the tester's child");
+    };
+    let stop = &stage.adapter.stop;
+    if stop.exit.contains(&code) {
+        return fail(format!(
+            "it cut a request and exited with code {code}, as after a clean stop"
+        ));
+    }
+    if !stop.forced_exit.is_empty() && !stop.forced_exit.contains(&code) {
+        return fail(format!(
+            "it exited with code {code}, which is none that it declares for this"
+        ));
+    }
+    let _ = stage.service().target().whole_stderr(SOON);
+    let log = output(stage);
+    // A clean stop's log, to compare with: what is said of a cut must be more.
+    stage.start()?;
+    stage.stop()?;
+    stage.wait_gone(stage.exit_limit());
+    let _ = stage.service().target().whole_stderr(SOON);
+    match log.lines().count() > output(stage).lines().count() {
+        true => pass(format!("it exited with code {code} and logged it")),
+        false => {
+            fail(format!("it exited with code {code} and logged no more than at a clean stop"))
+        }
+    }
+}
+
+/// Everything the server wrote so far.
+fn output(stage: &mut Stage<'_>) -> String {
+    let target = stage.service().target();
+    target.stdout() + &target.stderr()
+}
+
+pub(super) fn second_signal(stage: &mut Stage<'_>) -> Outcome {
+    let stop = stage.adapter.stop.signal;
+    let mut again = vec![Signal::INT];
+    // A server that declares that its stop signal counts once has another way: INT.
+    if stage.adapter.stop.repeats != Some(Repeats::Coalesce) {
+        again.insert(0, stop);
+    }
+    let mut slowest = Duration::ZERO;
+    for signal in again {
+        stage.start()?;
+        let _held = stage.hold(1)?;
+        stage.wait_accepted()?;
+        stage.stop()?;
+        if lame_duck(stage) > Duration::ZERO {
+            // A second stop ends the lame duck; the drain begins then.
+            stage.signal(stop)?;
+        }
+        if stage.wait_gone(DRAINING).is_some() {
+            return inconclusive("it exited before a second signal could be sent");
+        }
+        let told = stage.signal(signal)?;
+        let Some(gone) = stage.wait_gone(FORCED_EXIT + SOON) else {
+            let name = crate::adapter::signal_name(signal);
+            return fail(format!("{name} was sent a second time, and it still runs after 6 s"));
+        };
+        slowest = slowest.max(gone.at.duration_since(told));
+    }
+    stage.figure_ms("exit after a second signal", slowest);
+    let text = format!("it exited {} after the second signal", milliseconds(slowest));
+    if slowest <= FORCED_EXIT { pass(text) } else { fail(text) }
+}
+
+pub(super) fn signal_storm(stage: &mut Stage<'_>) -> Outcome {
+    stage.start()?;
+    let (mut wires, takes) = stage.in_flight(1)?;
+    let told = stage.stop()?;
+    let signal = stage.adapter.stop.signal;
+    for _ in 1..STORM {
+        // Not at once: the kernel keeps one pending signal of a kind, and a hundred would be one.
+        if stage.wait_gone(STORM_PAUSE).is_some() {
+            break;
+        }
+        // It may be gone by now.
+        let _ = stage.service().signal(signal);
+    }
+    stage.note(format!("{STORM} signals"));
+    let forces = stage.forces();
+    if !forces {
+        wires.watch(Until::Answered, takes + SOON)?;
+    }
+    let Some(gone) = stage.wait_gone(takes + stage.exit_limit()) else { return still_runs(told) };
+    let ended_by = gone.exit.and_then(|exit| exit.signal);
+    if let Some(crash) = ended_by.filter(|signal| CRASHES.contains(signal)) {
+        return fail(format!("it crashed with signal {crash}"));
+    }
+    let took = gone.at.duration_since(told);
+    match (forces, wires.fates().answered()) {
+        (true, _) if took > FORCED_EXIT => fail(format!(
+            "repeats force, and it exited {:.1} s after {STORM} signals",
+            took.as_secs_f64()
+        )),
+        (true, _) => pass(format!("{STORM} signals, and it exited {} later", milliseconds(took))),
+        (false, 1) => pass(format!("{STORM} signals counted as one: the request was answered")),
+        (false, _) => fail(format!("the request was lost: {}", losses(&wires.fates()))),
+    }
+}
