@@ -324,7 +324,8 @@ impl Target {
                 return Err(self.error("start", "it ended before it was ready"));
             }
             if Instant::now() >= deadline {
-                return Err(self.error("reach", format!("{address} after {limit:?}: {error}")));
+                let why = format!("nothing answers at {address} after {limit:?}: {error}");
+                return Err(self.error("wait for", why));
             }
             std::thread::sleep(CONNECT_PAUSE);
         }

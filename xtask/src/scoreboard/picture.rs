@@ -32,7 +32,7 @@ const STYLE: &str = "
 .PASS{fill:#4fb583}.WARN{fill:#e9b44c}.FAIL{fill:#ff7a62}.INCONCLUSIVE{fill:#c39df5}.SKIP{fill:#272d33}.off{fill:#6d767e}}
 text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;dominant-baseline:central}
 .title{font-size:17px;font-weight:700}.mark{font-size:9px;font-weight:700;text-anchor:middle}
-.name{font-size:12px;font-weight:600}.group{font-size:11px;font-weight:700}.count{font-size:11px}
+.name{font-size:12px;font-weight:600}.group{font-size:11px;font-weight:700}.count{font-size:11px}.about{font-weight:400}
 .number{font-size:8px;text-anchor:middle}.inside{font-size:10px;font-weight:700;text-anchor:middle}";
 
 /// A group of cases and how wide it is drawn.
@@ -144,7 +144,13 @@ fn draw_band(out: &mut String, board: &Board, groups: &[Group<'_>], y: usize) {
     }
     let mut x = MARGIN + NAMES;
     for group in groups {
-        text(out, "group ink", x, y + 10, group.name);
+        let _ = writeln!(
+            out,
+            "<text class=\"group ink\" x=\"{x}\" y=\"{}\">{}<tspan class=\"soft about\" dx=\"6\">{}</tspan></text>",
+            y + 10,
+            escaped(group.name),
+            about(group.name)
+        );
         for (column, case) in group.cases.iter().enumerate() {
             let x = x + column * (SQUARE + GAP);
             let number = case.id.rsplit('/').next().unwrap_or_default();
@@ -156,6 +162,20 @@ fn draw_band(out: &mut String, board: &Board, groups: &[Group<'_>], y: usize) {
             }
         }
         x += group.width() + BETWEEN_GROUPS;
+    }
+}
+
+/// What a group is about, for those that are wide enough to say it.
+fn about(group: &str) -> &'static str {
+    match group {
+        "SIG" => "signals, exit, deadline",
+        "ACC" => "the accept queue",
+        "H1" => "HTTP/1.1",
+        "H2" => "HTTP/2 and gRPC",
+        "RDY" => "readiness",
+        "DRN" => "what remains",
+        "UPG" => "upgrades",
+        _ => "",
     }
 }
 
