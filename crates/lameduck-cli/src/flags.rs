@@ -123,7 +123,7 @@ pub struct Stop {
     pub control: Control,
 
     /// Stops this generation alone; without it all of them end, the one that serves and those that still finish.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = by(generation))]
     pub generation: Option<u32>,
 }
 
@@ -444,10 +444,12 @@ fn generations(text: &str) -> Result<usize, BadValue> {
 }
 
 fn jobs(text: &str) -> Result<usize, BadValue> {
-    match text {
-        "0" => Ok(0),
-        _ => number(text, JOBS_LIMIT, "not a number of jobs"),
-    }
+    number_from(0, text, JOBS_LIMIT, "not a number of jobs")
+}
+
+fn generation(text: &str) -> Result<u32, BadValue> {
+    let hint = "write its number, as `lameduck status` has it";
+    text.parse().map_err(|_| BadValue::new("not the number of a generation", hint))
 }
 
 fn repeats(text: &str) -> Result<usize, BadValue> {
@@ -455,8 +457,13 @@ fn repeats(text: &str) -> Result<usize, BadValue> {
 }
 
 fn number(text: &str, limit: usize, problem: &str) -> Result<usize, BadValue> {
-    let number = text.parse().ok().filter(|number| (1..=limit).contains(number));
-    number.ok_or_else(|| BadValue::new(problem, format!("write a whole number from 1 to {limit}")))
+    number_from(1, text, limit, problem)
+}
+
+fn number_from(least: usize, text: &str, limit: usize, problem: &str) -> Result<usize, BadValue> {
+    let number = text.parse().ok().filter(|number| (least..=limit).contains(number));
+    let hint = format!("write a whole number from {least} to {limit}");
+    number.ok_or_else(|| BadValue::new(problem, hint))
 }
 
 #[cfg(test)]

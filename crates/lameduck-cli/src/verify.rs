@@ -24,19 +24,21 @@ pub const INCONCLUSIVE: u8 = 3;
 
 const HINT: &str = "`lameduck verify --help` lists the flags";
 
+fn find(id: &str) -> Result<&'static Case, Complaint> {
+    let hint = "`lameduck verify --list` lists them";
+    cases::find(id).ok_or_else(|| Complaint::usage(format!("no case is called {id}"), hint))
+}
+
 /// Tests a server, lists the cases or explains one.
 pub fn run(flags: Verify) -> Result<ExitCode, Complaint> {
     if flags.list {
         return print(&list());
     }
     if let Some(id) = &flags.explain {
-        let case = cases::find(id).ok_or_else(|| {
-            Complaint::usage(
-                format!("no case is called {id}"),
-                "`lameduck verify --list` lists them",
-            )
-        })?;
-        return print(&explain(case));
+        return print(&explain(find(id)?));
+    }
+    for id in &flags.case {
+        find(id)?;
     }
     let adapter = adapter(&flags)?;
     let mut suite = Suite::new(adapter).repeat(flags.repeat).seed(flags.seed).strict(flags.strict);

@@ -68,6 +68,7 @@ pub mod run;
 pub mod stage;
 pub mod target;
 pub mod trace;
+mod trust;
 pub mod verdict;
 
 pub use check::{Check, check};

@@ -23,10 +23,9 @@ mod reach;
 mod report;
 mod requests;
 mod stream;
-mod tls;
 
+pub use crate::trust::Trust;
 pub use report::{Latency, Report};
-pub use tls::Trust;
 
 use crate::address::{Place, Scheme};
 use crate::trace::Recording;

@@ -195,7 +195,7 @@ impl<'a> Stage<'a> {
 
     /// A bound for an exit: the deadline, if the server declares one, and room for a busy machine.
     pub fn exit_limit(&self) -> Duration {
-        self.deadline() + self.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span) + SOON
+        self.deadline() + self.lame_duck() + SOON
     }
 
     /// How long the server goes on accepting after the stop.

@@ -30,13 +30,15 @@ use crate::listener::Listener;
 ///
 /// # Panics
 ///
-/// When awaited outside a tokio runtime, or when the system gives no thread or descriptor to arm the signals:
-/// as with `axum::serve`, there is nobody to return an error to.
+/// When awaited outside a tokio runtime, with settings that cannot be used ([`Builder::start`] names them), or when the
+/// system gives no thread or descriptor to arm the signals: as with `axum::serve`, there is nobody to return an error to.
 pub fn serve(listener: TcpListener, app: Router) -> Serve {
     Serve { builder: Lifecycle::builder(), listener, app }
 }
 
 /// A service about to be served, made by [`serve`]: await it, or change its settings first.
+///
+/// Awaiting it ends when the stop has ended. Dropped while it is awaited, it gives the life up, as the last [`Lifecycle`] does.
 #[must_use = "nothing is served before it is awaited"]
 #[derive(Debug)]
 pub struct Serve {

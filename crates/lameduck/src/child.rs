@@ -37,12 +37,13 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Signal, kill_process_group};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::lifecycle::{Drain, Lifecycle};
+use crate::zombie::{await_exit, number};
 
 /// How long a child may take from TERM to its end, before it is killed.
 pub const TERM_TO_KILL: Duration = Duration::from_secs(5);
@@ -203,16 +204,4 @@ async fn ends_before(
         bound.as_mut().poll(cx).map(Err)
     })
     .await
-}
-
-fn number(pid: u32) -> Option<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
-/// Waits for a child's end; it stays a zombie.
-fn await_exit(pid: u32) {
-    let Some(pid) = number(pid) else { return };
-    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    // Any other error means that there is nothing to wait for.
-    while matches!(waitid(WaitId::Pid(pid), how), Err(rustix::io::Errno::INTR)) {}
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::panics::panic_words;
 
 /// How long a resource may take to close when nothing else was said. It is clipped to the deadline.
 pub const DEFAULT_BUDGET: Duration = Duration::from_secs(10);
@@ -268,7 +269,7 @@ async fn close_one(budget: Duration, close: CloseFn) -> ClosingEnd {
         Ok(Ok(Ok(()))) => ClosingEnd::Closed,
         Ok(Ok(Err(words))) => ClosingEnd::Failed(words),
         Ok(Err(error)) => ClosingEnd::Failed(match error.try_into_panic() {
-            Ok(panic) => format!("panicked: {}", crate::report::panic_words(&*panic)),
+            Ok(panic) => format!("panicked: {}", panic_words(&*panic)),
             Err(_) => "cancelled".to_owned(),
         }),
         Err(_) => {

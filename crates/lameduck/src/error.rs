@@ -23,6 +23,8 @@ pub struct Error {
 
 /// What a start does with its control socket; its failures have hints of their own.
 pub(crate) const USE_CONTROL: &str = "use control socket";
+/// The same of a takeover from whoever answers there.
+pub(crate) const TAKE_OVER: &str = "take over from";
 
 enum Kind {
     Io { doing: &'static str, thing: String, source: io::Error },
@@ -103,12 +105,22 @@ impl Error {
                 io::ErrorKind::PermissionDenied => {
                     Some("choose a path in a directory of this user alone; a missing one is made")
                 }
+                io::ErrorKind::NotFound => {
+                    Some("create the directories above it first: only the last one is made")
+                }
+                _ => None,
+            },
+            Kind::Io { doing: TAKE_OVER, source, .. } => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    Some("nobody serves there: start without taking over, or name another path")
+                }
                 _ => None,
             },
             Kind::Io { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => {
                     Some("another process listens there: stop it, or choose another address")
                 }
+                io::ErrorKind::AlreadyExists => Some("move the file away, or choose another path"),
                 io::ErrorKind::AddrNotAvailable => {
                     Some("the address must belong to this machine: try 127.0.0.1 or 0.0.0.0")
                 }

@@ -23,6 +23,7 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use tower_service::Service;
 
+use crate::connection::Stream;
 use crate::error::Error;
 use crate::http::farewell::WebSockets;
 use crate::lifecycle::Lifecycle;
@@ -123,11 +124,25 @@ impl Lifecycle {
     {
         #[cfg(feature = "tonic014")]
         let service = self.with_status(service);
+        self.serve_each(name, listener, move |stream, read, terms| {
+            connection::serve(stream, read, service.clone(), terms)
+        })
+    }
+
+    /// Runs what `connection` makes of each connection, and sees the WebSockets among them off when the drain begins.
+    fn serve_each<C>(
+        &self,
+        name: &str,
+        listener: Listener,
+        connection: impl Fn(Stream, Vec<u8>, connection::Terms) -> C + Send + Sync + 'static,
+    ) -> Result<(), Error>
+    where
+        C: Future<Output = ()> + Send + 'static,
+    {
         let terms = self.terms();
         let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
         self.accept(name, listener, Hold::Drain, move |stream, read| {
-            let connection = connection::serve(stream, read, service.clone(), terms.clone());
-            drop(tokio::spawn(connection));
+            drop(tokio::spawn(connection(stream, read, terms.clone())));
         })?;
         drop(self.shared.runtime.spawn(seen_off));
         Ok(())

@@ -26,6 +26,7 @@ use crate::inherit;
 use crate::listener::{AcceptErrors, Accepting, Handler, Listener};
 use crate::log::Log;
 use crate::operator::Waiting;
+use crate::panics::CatchPanic;
 use crate::phase::{Cause, Input, Outcome, Phase};
 use crate::readiness::Readiness;
 use crate::report::Report;
@@ -39,7 +40,6 @@ use crate::work::{Hold, Registry};
 pub use builder::Builder;
 pub use closing::Closing;
 pub use drain::Drain;
-pub(crate) use task::CatchPanic;
 pub use task::{Blocking, Task, TaskEnd};
 
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
@@ -122,8 +122,8 @@ impl Drop for Shared {
 /// A service's life, from start to exit: the handle everything is registered with.
 ///
 /// Cheap to clone; all clones are the same life. When the last one is dropped before a stop began, the life is given
-/// up: signals then do what they do to a program without lameduck. See the [crate root](crate) for a whole program with a server; this one has only
-/// something to finish and something to close:
+/// up: signals then do what they do to a program without lameduck. See the [crate root](crate) for a whole program with
+/// a server. Here is one with something to finish and something to close, and no more:
 ///
 /// ```
 /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
@@ -153,18 +153,19 @@ impl std::fmt::Debug for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Sets up a lifecycle.
+    /// Sets up a lifecycle; nothing happens before [`Builder::start`].
     pub fn builder() -> Builder {
         Builder::new()
     }
 
     /// Binds `address` and listens: `127.0.0.1:8080`, `[::1]:8080` or `unix:PATH`.
     ///
-    /// Clients can connect from here on and wait in the kernel's queue until the service is ready.
+    /// Clients can connect from here on and wait in the kernel's queue until the service is ready. In a successor the
+    /// socket that the predecessor bound for the same words is taken over instead, with what is queued on it. Cancel safe.
     ///
     /// # Errors
     ///
-    /// As [`Listener::bind`].
+    /// As [`Listener::bind`], and when what a predecessor gave cannot be used.
     pub async fn listen(&self, address: &str) -> Result<Listener, Error> {
         let left = self.shared.succession.as_ref().and_then(|left| left.listener(address));
         match left {
@@ -192,11 +193,24 @@ impl Lifecycle {
     /// Serves each connection of `listener` with `handler`, a protocol of your own without HTTP.
     ///
     /// The handler gets the stream and the drain signal; its connection is live work until the stream is dropped.
-    /// Accepting begins when the lifecycle is ready. At the deadline reads and writes fail.
+    /// Returns at once; accepting begins when the lifecycle is ready. At the deadline reads and writes fail. A handler
+    /// that panics ends its connection and is named in the report.
     ///
     /// # Errors
     ///
     /// When the lifecycle has stopped accepting already.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
+    /// let listener = life.listen("127.0.0.1:0").await?;
+    /// life.serve_streams("greeter", listener, |mut stream, _drain| async move {
+    ///     let _ = stream.write_all(b"hello\n").await;
+    /// })?;
+    /// # Ok(()) }
+    /// ```
     pub fn serve_streams<F, Fut>(
         &self,
         name: &str,
@@ -306,7 +320,8 @@ impl Lifecycle {
         self.shared.settings.generation
     }
 
-    /// Begins a graceful stop, as a signal does; while one is under way, forces it.
+    /// Begins a graceful stop, as TERM does: the next call ends a lame duck that lasts, and one while the service drains
+    /// forces the end. Returns at once.
     pub fn stop(&self) {
         self.shared.control.send(Input::Stop(Cause::Request));
     }
@@ -319,7 +334,9 @@ impl Lifecycle {
         self.ended().await
     }
 
-    /// Waits until everything has ended, without saying that the service is ready. Cancel safe.
+    /// Waits until everything has ended, without saying that the service is ready.
+    ///
+    /// Cancel safe, and any number may wait: all are given the same report.
     pub async fn ended(&self) -> Exit {
         let mut report = self.shared.report.clone();
         let report = report.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone());

@@ -106,7 +106,10 @@ impl Listener {
     /// # Errors
     ///
     /// When the address cannot be understood ([`Error::is_usage`]), is taken ([`Error::is_address_in_use`]), is not this
-    /// machine's, or is not ours to use ([`Error::is_permission`]). Host names are not looked up.
+    /// machine's, is a file that is no socket, or is not ours to use ([`Error::is_permission`]). Host names are not
+    /// looked up.
+    ///
+    /// Cancel safe: nothing in it waits.
     ///
     /// # Panics
     ///
@@ -252,7 +255,10 @@ impl Listener {
         let fail = |error| Error::io("listen on", given, error);
         let taken = match inode(path) {
             // Only a socket is ever replaced, and only one that nobody accepts on.
-            Ok(_) if !is_socket(path) => Err(io::ErrorKind::AddrInUse.into()),
+            Ok(_) if !is_socket(path) => {
+                let words = "a file that is no socket lies there";
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, words))
+            }
             Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::generations::Place;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::wire::{Command, Message};
-use crate::upgrade::LAST_WORDS_FOLLOW;
 
 /// How long a service may take to take in a command.
 pub const ASK: Duration = Duration::from_secs(5);
@@ -21,6 +20,9 @@ pub const ANSWER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a service that has told its end may take until its process is gone.
 pub const GONE: Duration = Duration::from_secs(5);
+
+/// What stands between the reason of a failure and the successor's last words.
+pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
 
 /// What a service can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::closing::{ClosingEnd, ClosingReport};
+use crate::duration::seconds;
 use crate::exit;
 use crate::json::{self, Object};
 use crate::phase::{Cause, Outcome};
@@ -87,7 +88,7 @@ impl Report {
             .phases
             .iter()
             .map(|(name, took)| Object::new().string("name", name).millis("ms", *took).end());
-        let cut = self.cut_work.iter().map(work_json);
+        let cut = self.cut_work.iter().map(WorkItem::to_json);
         let resources = self.resources.iter().map(|resource| {
             let (end, error) = match &resource.end {
                 ClosingEnd::Closed => ("closed", None),
@@ -109,8 +110,8 @@ impl Report {
             .optional("cause", self.cause.map(cause_word).as_deref())
             .millis("ms", self.took)
             .array("phases", phases)
-            .raw("finished", &counts_json(&self.finished))
-            .raw("cut", &counts_json(&self.cut))
+            .raw("finished", &self.finished.to_json())
+            .raw("cut", &self.cut.to_json())
             .array("cut_work", cut)
             .array("resources", resources)
             .array("panics", self.panics.iter().map(|words| json::quoted(words)))
@@ -137,25 +138,6 @@ pub(crate) fn cause_word(cause: Cause) -> String {
         Cause::Successor => "successor".to_owned(),
         Cause::Predecessor => "rollback".to_owned(),
     }
-}
-
-pub(crate) fn counts_json(counts: &Counts) -> String {
-    Object::new()
-        .number("requests", counts.requests as u64)
-        .number("connections", counts.connections as u64)
-        .number("tasks", counts.tasks as u64)
-        .number("blocking", counts.blocking as u64)
-        .number("websockets", counts.websockets as u64)
-        .end()
-}
-
-pub(crate) fn work_json(item: &WorkItem) -> String {
-    Object::new()
-        .string("kind", item.kind.word())
-        .string("name", &item.name)
-        .optional("peer", item.peer.as_deref())
-        .millis("age_ms", item.age)
-        .end()
 }
 
 impl fmt::Display for Report {
@@ -215,23 +197,3 @@ impl fmt::Display for Report {
 
 /// Pieces of cut work that the human report lists; the JSON report has more.
 const SHOWN: usize = 20;
-
-/// A duration as people read it: `0.4 ms`, `21 ms`, `1.204 s`, `12.3 s`.
-pub(crate) fn seconds(duration: Duration) -> String {
-    let millis = duration.as_secs_f64() * 1000.0;
-    match duration {
-        d if d < Duration::from_millis(10) => format!("{millis:.1} ms"),
-        d if d < Duration::from_secs(1) => format!("{millis:.0} ms"),
-        d if d < Duration::from_secs(10) => format!("{:.3} s", d.as_secs_f64()),
-        d => format!("{:.1} s", d.as_secs_f64()),
-    }
-}
-
-/// The words of a panic, as far as it has any.
-pub(crate) fn panic_words(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-}

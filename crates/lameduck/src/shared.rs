@@ -15,6 +15,23 @@ use crate::sys::Mapping;
 pub const CELLS_AT_MOST: usize = 512;
 
 /// A fixed number of 64-bit counters, shared by all clones and, through an upgrade, by all generations.
+///
+/// Made by [`Lifecycle::cells`](crate::Lifecycle::cells). Addition and exchange are atomic across both processes; what
+/// belongs together must fit one cell.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
+/// use std::sync::atomic::Ordering;
+/// use lameduck::states::Origin;
+///
+/// # let life = lameduck::Lifecycle::builder().without_signals().start()?;
+/// let (hits, origin) = life.cells("hits", 1, 1)?;
+/// if origin == Origin::Fresh {
+///     hits.get(0).store(1_000, Ordering::Relaxed); // What the database knows.
+/// }
+/// assert_eq!(hits.get(0).fetch_add(1, Ordering::Relaxed), 1_000);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cells {
     mapping: Arc<Mapping>,

@@ -2,12 +2,16 @@
 //!
 //! | signal | default meaning |
 //! |---|---|
-//! | TERM, INT | stop gracefully; while stopping, stop at once |
+//! | TERM, INT | stop gracefully; a second one stops at once (during a lame duck it ends that, and the next one stops) |
 //! | QUIT | stop at once |
 //! | USR1 | print live work |
 //! | HUP | upgrade; without a control socket it is noted and ignored, so that a stray one kills nothing |
 
 use std::collections::BTreeMap;
+
+use signal_hook::consts::FORBIDDEN;
+
+use crate::error::Error;
 
 /// Hang-up, 1.
 pub const HUP: i32 = 1;
@@ -25,7 +29,7 @@ pub const TERM: i32 = 15;
 /// What a signal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalAction {
-    /// Stop gracefully; while a stop is under way, stop at once.
+    /// Stop gracefully; a second one ends the lame duck, where there is one, and stops at once where there is none.
     Stop,
     /// Stop at once.
     Force,
@@ -68,9 +72,22 @@ impl Signals {
     }
 
     /// Adds or changes one signal's meaning.
+    ///
+    /// No program can take KILL and STOP, and this one does not take ILL, FPE and SEGV, which are the kernel's word that
+    /// it cannot go on: with one of them [`Builder::start`](crate::Builder::start) fails.
     pub fn on(mut self, signal: i32, action: SignalAction) -> Signals {
         self.map.insert(signal, action);
         self
+    }
+
+    /// Whether each can be taken.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.numbers().find(|number| FORBIDDEN.contains(number)) {
+            Some(number) => {
+                Err(Error::name(format!("take signal {number}: no program can go on after it")))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn action(&self, signal: i32) -> SignalAction {
@@ -111,4 +128,18 @@ pub fn name(signal: i32) -> String {
         n => return format!("signal {n}"),
     };
     word.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_nobody_can_take_is_an_error_and_no_panic() {
+        assert!(Signals::default().check().is_ok());
+        for signal in [9, 19, 11] {
+            let error = Signals::none().on(signal, SignalAction::Stop).check().unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains(&signal.to_string()), "{error}");
+        }
+    }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::duration::seconds;
 use crate::json::Object;
 use crate::phase::Phase;
-use crate::report::{counts_json, seconds, work_json};
 use crate::work::{Counts, WorkItem};
 
 /// A service at one moment: its phase and its live work.
@@ -50,10 +50,10 @@ impl Snapshot {
             .string("version", &self.version)
             .millis("uptime_ms", self.uptime)
             .optional_millis("left_ms", self.left)
-            .raw("live", &counts_json(&self.live))
+            .raw("live", &self.live.to_json())
             .number("served", self.served)
             .number("accept_errors", self.accept_errors)
-            .array("work", self.work.iter().map(work_json))
+            .array("work", self.work.iter().map(WorkItem::to_json))
             .end()
     }
 }

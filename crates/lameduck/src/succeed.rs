@@ -18,7 +18,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::connection::{Arrival, Socket, Stream};
-use crate::error::Error;
+use crate::error::{Error, TAKE_OVER};
 use crate::handover::Handover;
 use crate::listener::{Listener, Predecessor as Does};
 use crate::log::Log;
@@ -58,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Asks the generation at `path` for the service and waits for its offer.
 pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
-    let fail = |error| Error::io("take over from", path.display().to_string(), error);
+    let fail = |error| Error::io(TAKE_OVER, path.display().to_string(), error);
     let channel = Channel::connect(path).map_err(fail)?;
     channel.check_peer().map_err(fail)?;
     let hello = Hello {

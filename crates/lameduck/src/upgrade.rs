@@ -26,6 +26,7 @@ use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::Predecessor as Does;
 use crate::log::Log;
+use crate::operate::LAST_WORDS_FOLLOW;
 use crate::operator::is_busy;
 use crate::phase;
 use crate::respawn::Program;
@@ -40,9 +41,6 @@ pub(crate) use process::Process;
 pub use process::{LAST_WORDS, LEAVE_WITH_US};
 use sending::{Ended, Mover};
 pub use sending::{SEEK, SEEK_PAUSE};
-
-/// What stands between the reason of a failure and the successor's last words.
-pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
 
 /// What came of an upgrade: the successor, or why not.
 pub(crate) type Outcome = Result<Heir, String>;

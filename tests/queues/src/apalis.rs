@@ -9,9 +9,54 @@
 
 use std::future::Future;
 
+use apalis::prelude::BackendExt;
+use apalis::prelude::{IntervalStrategy, PollWith};
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
 use lameduck::jobs::GIVE_BACK;
 use lameduck::{Asked, Error, Lifecycle};
 use sqlx::{PgPool, SqlitePool};
+
+use crate::{Claims, LOOK_EVERY, MISSED, SIGN_OF_LIFE};
+
+/// The name of the queue here.
+pub const QUEUE: &str = "jobs";
+
+/// The settings for either database.
+///
+/// With a batch of one nothing is fetched ahead of its work. A worker that stops charges an attempt for what it had fetched
+/// ahead, and another one may have it before the price can be taken back.
+macro_rules! config {
+    ($config:ty, $claims:expr) => {{
+        let config = <$config>::default().queue(QUEUE).batch_size(1);
+        match $claims {
+            Claims::Kept => config,
+            Claims::Expire => {
+                config.heartbeat_interval(SIGN_OF_LIFE).missed_heartbeats(MISSED as usize)
+            }
+        }
+    }};
+}
+
+/// A queue in SQLite whose workers look for jobs every [`LOOK_EVERY`].
+#[must_use]
+pub fn sqlite_storage<T>(
+    pool: &SqlitePool,
+    claims: Claims,
+) -> PollWith<SqliteStorage<T>, IntervalStrategy> {
+    let storage = SqliteStorage::new(pool).with_config(config!(apalis_sqlite::Config, claims));
+    storage.poll_with_interval(LOOK_EVERY)
+}
+
+/// The same in PostgreSQL.
+#[must_use]
+pub fn postgres_storage<T>(
+    pool: &PgPool,
+    claims: Claims,
+) -> PollWith<PostgresStorage<T>, IntervalStrategy> {
+    let storage = PostgresStorage::new(pool).with_config(config!(apalis_postgres::Config, claims));
+    storage.poll_with_interval(LOOK_EVERY)
+}
 
 /// The two databases, and what is said to them.
 #[derive(Clone)]

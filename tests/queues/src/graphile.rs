@@ -6,6 +6,26 @@ use graphile_worker::WorkerOptions;
 use lameduck::jobs::{CANCEL_AHEAD, GIVE_BACK};
 use lameduck::{Error, Lifecycle};
 
+use crate::{CONCURRENCY, Claims, LOOK_EVERY, MISSED, SIGN_OF_LIFE};
+
+/// The name of the one task here.
+pub const TASK: &str = "job";
+
+/// A worker's options, but for its jobs.
+#[must_use]
+pub fn options(url: &str, claims: Claims) -> WorkerOptions {
+    let options = WorkerOptions::default().database_url(url).schema("graphile_worker");
+    let options = options.concurrency(CONCURRENCY).poll_interval(LOOK_EVERY);
+    match claims {
+        Claims::Kept => options,
+        Claims::Expire => options
+            .heartbeat_interval(SIGN_OF_LIFE)
+            .sweep_interval(SIGN_OF_LIFE)
+            .sweep_threshold(SIGN_OF_LIFE * MISSED)
+            .recovery_delay(Duration::ZERO),
+    }
+}
+
 /// How long the worker may take from its signal to its end when nothing else bounds it.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 

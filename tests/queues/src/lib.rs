@@ -8,5 +8,29 @@
 //! | [`graphile`] | a grace period that gives back uncharged | the service's own deadline, one set of signals, and no delay |
 
 pub mod apalis;
+pub mod effects;
 pub mod graphile;
 pub mod nats;
+
+use std::time::Duration;
+
+/// How long a stop of the worker processes may take: their longest jobs do not fit into it.
+pub const GRACE: Duration = Duration::from_millis(800);
+/// How many jobs they have in hand at once.
+pub const CONCURRENCY: usize = 16;
+/// How often they look for jobs where the queue tells nobody of them.
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What becomes of the claims of a worker that is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claims {
+    /// What the queue does by itself, which is nothing for minutes.
+    Kept,
+    /// Others have them after about two seconds without a sign of life.
+    Expire,
+}
+
+/// How often a worker gives a sign of life, where claims expire soon.
+pub const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+/// After how many signs that did not come claims expire.
+pub const MISSED: u32 = 4;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
@@ -11,14 +10,38 @@ use futures_util::StreamExt as _;
 use lameduck::jobs::{JobEnd, Queue};
 use tokio_util::sync::CancellationToken;
 
-/// How often an idle consumer looks for messages. A fetch that waits would be a claim that is not given up.
-pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+use crate::LOOK_EVERY;
+
+/// The stream and its consumer, which have one name here.
+pub const CONSUMER: &str = "work";
 
 /// A delivered message.
 #[derive(Clone)]
 pub struct Delivery(Arc<Message>);
 
 impl Delivery {
+    /// What the server delivered.
+    #[must_use]
+    pub fn new(message: Message) -> Delivery {
+        Delivery(Arc::new(message))
+    }
+
+    /// How often it was delivered, this time included.
+    #[must_use]
+    pub fn times(&self) -> i64 {
+        self.0.info().map_or(1, |info| info.delivered)
+    }
+
+    /// Tells the server that it is done, and waits for it to say that it knows.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not say so.
+    pub async fn acknowledge(&self) -> Result<(), async_nats::Error> {
+        // One that was only sent may be lost with the connection.
+        self.0.double_ack().await
+    }
+
     /// What was sent.
     #[must_use]
     pub fn text(&self) -> String {
@@ -50,7 +73,7 @@ type Failure = async_nats::Error;
 impl<F, Fut> Queue for Messages<F>
 where
     F: Fn(Delivery, CancellationToken) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = JobEnd> + Send,
+    Fut: Future<Output = Result<JobEnd, Failure>> + Send,
 {
     type Job = Delivery;
     type Error = Failure;
@@ -59,20 +82,20 @@ where
         let mut batch = self.consumer.fetch().max_messages(most).messages().await?;
         let mut claimed = Vec::new();
         while let Some(message) = batch.next().await {
-            claimed.push(Delivery(Arc::new(message?)));
+            claimed.push(Delivery::new(message?));
         }
         Ok(claimed)
     }
 
     async fn arrival(&self) {
+        // A fetch that waits would be a claim that is not given up.
         tokio::time::sleep(LOOK_EVERY).await;
     }
 
     async fn work(&self, job: Delivery, cancel: CancellationToken) -> Result<JobEnd, Failure> {
-        let end = (self.work)(job.clone(), cancel).await;
+        let end = (self.work)(job.clone(), cancel).await?;
         if end == JobEnd::Ended {
-            // Confirmed by the server: one that was only sent may be lost with the connection.
-            job.0.double_ack().await?;
+            job.acknowledge().await?;
         }
         Ok(end)
     }

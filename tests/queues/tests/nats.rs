@@ -115,9 +115,9 @@ async fn a_consumer_acknowledges_what_it_finished_and_gives_the_rest_back() {
                       cancel: tokio_util::sync::CancellationToken| {
         if delivery.text() == "long" {
             cancel.cancelled().await;
-            return JobEnd::Unfinished;
+            return Ok(JobEnd::Unfinished);
         }
-        JobEnd::Ended
+        Ok(JobEnd::Ended)
     };
     let messages = Messages { client, consumer, work: move |job, cancel| work(job, cancel) };
     let mut worker = life.jobs("messages", messages).uses(["nats"]).start().unwrap();

@@ -59,6 +59,13 @@ fn a_flag_that_cannot_be_used_is_named() {
         (vec!["serve", "--grace", "1s", "--grace", "2s"], "--grace is given twice", "once"),
         (vec!["serve", "--log", "xml"], "--log xml: no such choice", "text, json"),
         (vec!["serve", "--threads", "0"], "--threads 0: not a number of threads", "from 1 to 1024"),
+        (vec!["serve", "--jobs", "-1"], "--jobs -1: not a number of jobs", "from 0 to 1000"),
+        (
+            vec!["stop", "--control", "c", "--generation", "x"],
+            "--generation x: not the number of a generation",
+            "lameduck status",
+        ),
+        (vec!["verify", "--case", "SIG/99", "--", "x"], "no case is called SIG/99", "--list"),
         (vec!["serve", "--threads", "-2"], "--threads -2: not a number of threads", "from 1 to"),
         (vec!["serve", "--lame-duck", "10s"], "lame duck of 10s", "grace period"),
         (
@@ -182,7 +189,13 @@ fn an_address_that_is_not_to_be_had_is_named() {
     let place = Place::new();
     place.write("file", b"not a socket", 0o644);
     let file = ["serve", "--listen", "unix:file"];
-    refused(&place, (&file, &[]), FAILED, "unix:file: address", "another address");
+    refused(
+        &place,
+        (&file, &[]),
+        FAILED,
+        "unix:file: a file that is no socket",
+        "move the file away",
+    );
 }
 
 /// With a Unix socket bound, to see that it goes again.

@@ -6,13 +6,11 @@ use lameduck_verify::probe::http1::{never_reads, pipelined};
 use lameduck_verify::probe::{End, Until, Wire, watch};
 use lameduck_verify::target::{Exit, Signal};
 
-use crate::service::{LIMIT, Service, WITH_ADMIN, let_pass};
+use crate::service::{AT_ONCE, LIMIT, Service, WITH_ADMIN, let_pass};
 
 const DEADLINE: Duration = Duration::from_secs(2);
 /// So late it may be on a busy machine; how late it is on a quiet one is the bench's business.
 const LATEST: Duration = Duration::from_millis(2_500);
-/// After a force, the same.
-const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A process whose runtime is blocked can only be asked again and again.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
@@ -129,16 +127,7 @@ fn a_force_ends_a_blocked_runtime_at_once() {
         (&[Signal::QUIT], 131),
     ] {
         let (mut service, _wires) = blocked("/block", "2");
-        for (number, signal) in signals.iter().enumerate() {
-            service.signal(*signal);
-            if number + 1 < signals.len() {
-                service.target.wait_stderr("Shutting down server...", LIMIT).unwrap();
-            }
-        }
-        let exit = service.wait();
-        let words = service.last_words();
-        assert_eq!(exit.code, Some(code), "{exit}: {words}");
-        assert!(exit.elapsed <= AT_ONCE, "{exit}: {words}");
+        let words = service.is_forced_by(signals, code);
         assert!(words.contains("request GET /block from 127."), "{words}");
     }
 }

@@ -1,5 +1,7 @@
 //! Background jobs over stops, upgrades and kills: each has its effect once, and only a killed worker is charged (loss 31).
 
+mod attacked;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -67,6 +69,23 @@ impl Shared {
                     let rows = sqlx::query(sql).fetch_all(&mut connection).await.unwrap();
                     rows.iter().map(|row| row.get(0)).collect()
                 })
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Changes something behind the service's back.
+    fn write(&self, sql: &'static str) {
+        match self {
+            Shared::Postgres(cluster, _) => drop(cluster.query("arena", sql)),
+            Shared::Sqlite(directory) => {
+                let file = format!("sqlite:{}", self.file(directory));
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.unwrap().block_on(async {
+                    let mut connection = sqlx::SqliteConnection::connect(&file).await.unwrap();
+                    sqlx::query(sql).execute(&mut connection).await.unwrap();
+                });
             }
         }
     }

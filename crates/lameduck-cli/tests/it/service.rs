@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// How long a start, an answer or an end may take on a busy machine. Nothing is expected to need it.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// A force ends the process within this, on a busy machine.
+pub const AT_ONCE: Duration = Duration::from_millis(500);
+
 /// How many stops a test makes that repeats them; `LAMEDUCK_STOPS` asks for more than the few that a quick run makes.
 pub fn stops() -> usize {
     const FEW: usize = 3;
@@ -170,6 +173,16 @@ impl Service {
         self.wait_status(|status| status["live"]["requests"] == requests)
     }
 
+    /// Asks for what takes as long as `--slow` says, and waits until that is in hand. For a service with an admin server.
+    #[track_caller]
+    pub fn begin_slow_request(&self) -> Wire {
+        let place = self.place("/a");
+        let mut wire = Wire::connect(&place.address).unwrap();
+        wire.request(&place.get(""));
+        self.wait_in_hand(1);
+        wire
+    }
+
     /// Waits until this is all that is live: connections of earlier requests have left.
     #[track_caller]
     pub fn wait_live(&self, requests: u64, connections: u64) {
@@ -194,6 +207,23 @@ impl Service {
     pub fn stop(&mut self) -> Exit {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Sends each signal once the one before it was understood, and checks that the last one ended it at once. Gives its
+    /// last words.
+    #[track_caller]
+    pub fn is_forced_by(&mut self, signals: &[Signal], code: i32) -> String {
+        for (number, signal) in signals.iter().enumerate() {
+            self.signal(*signal);
+            if number + 1 < signals.len() {
+                self.target.wait_stderr("Shutting down server...", LIMIT).unwrap();
+            }
+        }
+        let exit = self.wait();
+        let words = self.last_words();
+        assert_eq!(exit.code, Some(code), "{exit}: {words}");
+        assert!(exit.elapsed <= AT_ONCE, "{exit}: {words}");
+        words
     }
 
     /// Everything it wrote to standard error, once it is gone.

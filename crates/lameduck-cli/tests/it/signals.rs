@@ -12,9 +12,6 @@ use crate::service::{
     LIMIT, Service, User, WITH_ADMIN, as_user, let_pass, new_directory, run, stops,
 };
 
-/// A force ends the process within this, on a busy machine.
-const AT_ONCE: Duration = Duration::from_millis(500);
-
 /// A service with a request in hand that does not end by itself.
 fn busy() -> (Service, Wire) {
     let service = Service::start(&[&WITH_ADMIN[..], &["--slow", "1h", "--grace", "20s"]].concat());
@@ -23,19 +20,10 @@ fn busy() -> (Service, Wire) {
     (service, wire)
 }
 
-/// Sends each signal once the one before it was understood.
+#[track_caller]
 fn forced_by(signals: &[Signal], code: i32) {
     let (mut service, _wire) = busy();
-    for (number, signal) in signals.iter().enumerate() {
-        service.signal(*signal);
-        if number + 1 < signals.len() {
-            service.target.wait_stderr("Shutting down server...", LIMIT).unwrap();
-        }
-    }
-    let exit = service.wait();
-    let words = service.last_words();
-    assert_eq!(exit.code, Some(code), "{exit}: {words}");
-    assert!(exit.elapsed <= AT_ONCE, "{exit}: {words}");
+    let words = service.is_forced_by(signals, code);
     assert!(words.contains("Server forced to shutdown: SIG"), "{words}");
     assert!(words.contains("request GET /a from 127."), "{words}");
 }

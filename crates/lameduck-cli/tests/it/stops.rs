@@ -2,8 +2,6 @@
 
 use std::net::TcpListener;
 
-use lameduck_verify::probe::Wire;
-
 use crate::service::{LIMIT, Service, WITH_ADMIN};
 use crate::upgrade::{BINARY, ended};
 
@@ -37,10 +35,7 @@ fn a_stop_over_the_socket_ends_with_the_reports_code() {
 fn a_stop_ends_the_generations_that_still_finish_as_well() {
     let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
     let mut service = Service::upgradable(&flags);
-    let place = service.place("/a");
-    let mut long = Wire::connect(&place.address).unwrap();
-    long.request(&place.get(""));
-    service.wait_in_hand(1);
+    let _long = service.begin_slow_request();
     service.upgrade();
     service.wait_answers_from(2);
     // The other one alone first: it is not there.
@@ -64,10 +59,7 @@ fn a_stop_ends_the_generations_that_still_finish_as_well() {
 fn a_stop_of_one_generation_leaves_the_others() {
     let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
     let mut service = Service::upgradable(&flags);
-    let place = service.place("/a");
-    let mut long = Wire::connect(&place.address).unwrap();
-    long.request(&place.get(""));
-    service.wait_in_hand(1);
+    let _long = service.begin_slow_request();
     service.upgrade();
     service.wait_answers_from(2);
     let ended = service.operate("stop", &["--generation", "1"]);
@@ -82,10 +74,7 @@ fn a_stop_of_one_generation_leaves_the_others() {
 fn a_stop_over_the_socket_tells_what_the_deadline_cut() {
     let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h", "--grace", "300ms"];
     let mut service = Service::upgradable(&flags);
-    let place = service.place("/a");
-    let mut long = Wire::connect(&place.address).unwrap();
-    long.request(&place.get(""));
-    service.wait_in_hand(1);
+    let _long = service.begin_slow_request();
     let ended = service.operate("stop", &[]);
     assert_eq!((ended.code, &*ended.stderr), (Some(3), ""));
     assert!(ended.stdout.starts_with("Stopped: deadline exceeded in "), "{}", ended.stdout);

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use lameduck_verify::load::{Load, Mode, Running, Until};
-use lameduck_verify::probe::Wire;
 use lameduck_verify::target::{Ready, Target};
 use serde_json::Value;
 
@@ -257,10 +256,7 @@ fn readiness_stays_green_through_upgrades() {
 #[test]
 fn long_work_stays_with_its_generation_and_status_tells_of_each() {
     let service = Service::upgradable(&[WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1h"]);
-    let place = service.place("/a");
-    let mut long = Wire::connect(&place.address).unwrap();
-    long.request(&place.get(""));
-    service.wait_in_hand(1);
+    let _long = service.begin_slow_request();
     service.upgrade();
     service.upgrade();
     let status = service.status();

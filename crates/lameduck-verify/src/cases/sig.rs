@@ -191,10 +191,6 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-fn lame_duck(stage: &Stage<'_>) -> Duration {
-    stage.adapter.stop.lame_duck.map_or(Duration::ZERO, |span| *span)
-}
-
 fn still_runs(told: Instant) -> Outcome {
     fail(format!("it still runs {:.1} s after the stop", told.elapsed().as_secs_f64()))
 }
@@ -221,7 +217,7 @@ fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
                 return inconclusive("its exit code cannot be seen: it is not the tester's child");
             }
         }
-        let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
+        let took = gone.at.duration_since(told).saturating_sub(stage.lame_duck());
         (slowest, quickest) = (slowest.max(took), quickest.min(took));
     }
     stage.figure_ms("exit when idle", quickest);
@@ -286,7 +282,7 @@ fn left_after_answer(stage: &mut Stage<'_>, percent: u32) -> Result<Left, Fault>
         let ran = told.elapsed().as_secs_f64();
         return Ok(Left::Missed(format!("it still runs {ran:.1} s after the stop")));
     };
-    let lame_duck_over = told + lame_duck(stage);
+    let lame_duck_over = told + stage.lame_duck();
     Ok(Left::After(gone.at.saturating_duration_since(last.max(lame_duck_over))))
 }
 
@@ -338,10 +334,10 @@ fn early_stop(stage: &mut Stage<'_>) -> Outcome {
         // Not to wait for anything: the moment within the start is what the case varies.
         std::thread::sleep(Duration::from_millis(after));
         let told = stage.stop()?;
-        let Some(gone) = stage.wait_gone(lame_duck(stage) + IDLE_EXIT + SOON) else {
+        let Some(gone) = stage.wait_gone(stage.lame_duck() + IDLE_EXIT + SOON) else {
             return fail(format!("stopped {after} ms after its start, it still runs 6 s later"));
         };
-        slowest = slowest.max(gone.at.duration_since(told).saturating_sub(lame_duck(stage)));
+        slowest = slowest.max(gone.at.duration_since(told).saturating_sub(stage.lame_duck()));
         if stage.ask(&stage.fast()).is_ok() {
             return fail(format!("stopped {after} ms after its start, it serves after its exit"));
         }
@@ -356,7 +352,7 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
     let closed = ["sh", "-c", "exec \"$@\" >&- 2>&-", "sh"].map(str::to_owned).to_vec();
     let closed =
         stage.start_as(Launch { prefix: closed, ready_by_connect: true, ..Launch::default() });
-    let limit = stage.deadline() + lame_duck(stage) + FORCED_EXIT;
+    let limit = stage.deadline() + stage.lame_duck() + FORCED_EXIT;
     let serves_closed = closed.is_ok();
     if serves_closed {
         stage.stop()?;

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{BLOCKED_AFTER, Control, End, LEAVE, PROGRESS, PROGRESS_NAMES, Scope};
+use crate::duration::seconds;
 use crate::json::Object;
 use crate::phase::{Cause, Outcome, Phase, Step};
-use crate::report::{Report, cause_word, counts_json, outcome_word, seconds, work_json};
+use crate::report::{Report, cause_word, outcome_word};
 use crate::work::{Counts, WorkItem};
 
 /// What is remembered of the stop under way.
@@ -179,8 +180,8 @@ impl Control {
                 .string("event", "work")
                 .string("phase", &self.life().phase().to_string())
                 .optional_millis("left_ms", left)
-                .raw("live", &counts_json(&counts))
-                .array("work", items.iter().map(work_json))
+                .raw("live", &counts.to_json())
+                .array("work", items.iter().map(WorkItem::to_json))
                 .end()
         });
     }

@@ -28,7 +28,6 @@ use crate::http::{BoxError, connection, handshake};
 use crate::lifecycle::Lifecycle;
 use crate::listener::Listener;
 use crate::tickets::Tickets;
-use crate::work::Hold;
 
 pub use crate::http::{TLS_HANDSHAKE, TLS_HANDSHAKE_AT_STOP};
 
@@ -146,11 +145,10 @@ impl Lifecycle {
     {
         #[cfg(feature = "tonic014")]
         let service = self.with_status(service);
-        let (tls, terms) = (tls.clone(), self.terms());
-        let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
-        self.accept(name, listener, Hold::Drain, move |stream, read| {
-            let (config, service, terms) = (tls.config(), service.clone(), terms.clone());
-            drop(tokio::spawn(async move {
+        let tls = tls.clone();
+        self.serve_each(name, listener, move |stream, read, terms| {
+            let (config, service) = (tls.config(), service.clone());
+            async move {
                 let stream = match stream.arrival() {
                     // A predecessor without TLS began it, and its client knows no other way to speak.
                     Arrival::Elsewhere => Some(stream),
@@ -161,9 +159,7 @@ impl Lifecycle {
                 if let Some(stream) = stream {
                     connection::serve(stream, read, service, terms).await;
                 }
-            }));
-        })?;
-        drop(self.shared.runtime.spawn(seen_off));
-        Ok(())
+            }
+        })
     }
 }

@@ -113,6 +113,15 @@ impl State {
         self.held.len() - self.handed
     }
 
+    /// So much of what is held was handed on.
+    fn hand_on(&mut self, taken: usize) {
+        self.handed += taken;
+        if self.held() == 0 {
+            self.held.clear();
+            self.handed = 0;
+        }
+    }
+
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.websocket.is_some() {
             return self.read_websocket(cx, buf);
@@ -122,11 +131,7 @@ impl State {
             let offered = &self.held[self.handed..self.handed + most];
             let taken = self.framing.take(offered);
             buf.put_slice(&offered[..taken]);
-            self.handed += taken;
-            if self.held() == 0 {
-                self.held.clear();
-                self.handed = 0;
-            }
+            self.hand_on(taken);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

@@ -15,8 +15,9 @@ use super::{
     Worker,
 };
 use crate::error::Error;
-use crate::lifecycle::{CatchPanic, Drain};
+use crate::lifecycle::Drain;
 use crate::log::Log;
+use crate::panics::CatchPanic;
 use crate::phase::Asked;
 use crate::readiness::Readiness;
 use crate::work::{Registry, WorkKind};

@@ -78,7 +78,7 @@ impl Closing<'_> {
     /// How long it may take, reserved at the end of the grace period: work is forced that much earlier.
     ///
     /// Without a budget it may take what is left of the grace period, at most
-    /// [`DEFAULT_BUDGET`](crate::closing::DEFAULT_BUDGET), and [`AFTER_FORCE`] once the stop was forced.
+    /// [`DEFAULT_BUDGET`](crate::closing::DEFAULT_BUDGET), and [`AFTER_FORCE`](super::AFTER_FORCE) once the stop was forced.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);
         self

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Drain, Lifecycle};
 use crate::error::Error;
-use crate::report::panic_words;
+use crate::panics::{CatchPanic, panic_words};
 use crate::work::WorkKind;
 
 impl Lifecycle {
@@ -164,27 +164,5 @@ impl<T> Future for Blocking<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = std::task::ready!(Pin::new(&mut self.end).poll(cx));
         Poll::Ready(result.unwrap_or_else(|_| Err("the runtime ended first".to_owned())))
-    }
-}
-
-/// Runs a future and turns a panic into its words.
-pub(crate) struct CatchPanic<F: ?Sized>(pub(crate) Pin<Box<F>>);
-
-impl<F> CatchPanic<F> {
-    pub(crate) fn new(future: F) -> CatchPanic<F> {
-        CatchPanic(Box::pin(future))
-    }
-}
-
-impl<F: Future + ?Sized> Future for CatchPanic<F> {
-    type Output = Result<F::Output, String>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // After a panic the future is never polled again, only dropped.
-        let polled = std::panic::AssertUnwindSafe(|| self.0.as_mut().poll(cx));
-        match std::panic::catch_unwind(polled) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic_words(&*panic).to_owned())),
-        }
     }
 }

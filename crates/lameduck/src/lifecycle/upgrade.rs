@@ -41,7 +41,9 @@ impl Lifecycle {
 
     /// Offers a successor a state: `save` writes it when one asks.
     ///
-    /// At most [`MAX_STATE_SIZE`](crate::takeover::wire::MAX_STATE_SIZE) bytes; more fails the upgrade.
+    /// It is called in the runtime, must not block, and has [`STATE_TIMEOUT`](crate::takeover::STATE_TIMEOUT) together
+    /// with the other states. It may write [`MAX_STATE_SIZE`](crate::takeover::wire::MAX_STATE_SIZE) bytes at most; more
+    /// fails the upgrade, which changes nothing.
     ///
     /// # Errors
     ///
@@ -55,7 +57,7 @@ impl Lifecycle {
         self.shared.states.blob(name, version, Arc::new(save))
     }
 
-    /// Takes the state that a predecessor offered under `name`, with its version; `None` if there is none.
+    /// Takes the state that a predecessor offered under `name`, with its version; `None` if there is none (any more).
     ///
     /// # Errors
     ///
@@ -94,11 +96,11 @@ impl Lifecycle {
     /// Starts the program anew and hands over to it, as SIGHUP and `lameduck upgrade` do.
     ///
     /// Returns the successor's process id and generation once it accepts. This generation then finishes what it has in
-    /// hand and ends.
+    /// hand and ends. Cancel safe: whoever stops waiting does not stop the upgrade.
     ///
     /// # Errors
     ///
-    /// Without a control socket ([`Builder::control`]), and when the successor fails: then nothing has changed.
+    /// Without a control socket ([`Builder::control`](crate::Builder::control)), and when the successor fails: then nothing has changed.
     pub async fn upgrade(&self) -> Result<(u32, u32), Error> {
         let fail = |why: String| Error::name(format!("upgrade: {why}"));
         if self.shared.upgrades.is_none() {

@@ -7,11 +7,12 @@ use std::process::{Child, ChildStderr, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::Signal;
 use tokio::sync::watch;
 
 use crate::generation::EXIT;
 use crate::log::Log;
+use crate::zombie::{await_exit, number};
 
 /// How long an unwanted successor may take to leave when this process itself is about to leave: whoever it left behind would have nobody to kill it.
 pub const LEAVE_WITH_US: Duration = Duration::from_millis(500);
@@ -101,18 +102,6 @@ fn how_it_ended(status: io::Result<ExitStatus>) -> String {
         },
         Err(error) => format!("it could not be waited for: {error}"),
     }
-}
-
-fn number(pid: u32) -> Option<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
-/// Waits for a child's end; it stays a zombie, so that its number stays its own.
-fn await_exit(pid: u32) {
-    let Some(pid) = number(pid) else { return };
-    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    // Any other error means that there is nothing to wait for.
-    while matches!(waitid(WaitId::Pid(pid), how), Err(rustix::io::Errno::INTR)) {}
 }
 
 /// Passes a successor's standard error on and remembers the end of it.

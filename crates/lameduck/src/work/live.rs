@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::duration::seconds;
+use crate::json::Object;
+
 /// What kind of work something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkKind {
@@ -11,7 +14,8 @@ pub enum WorkKind {
     Request,
     /// A task started by [`Lifecycle::task`](crate::Lifecycle::task).
     Task,
-    /// A call on a blocking thread, started by [`Lifecycle::blocking`](crate::Lifecycle::blocking).
+    /// A call on a blocking thread or one of its own, started by [`Lifecycle::blocking`](crate::Lifecycle::blocking) or
+    /// [`Lifecycle::thread`](crate::Lifecycle::thread).
     Blocking,
     /// A connection that has become a WebSocket.
     WebSocket,
@@ -44,13 +48,25 @@ pub struct WorkItem {
     pub age: Duration,
 }
 
+impl WorkItem {
+    /// The item as one JSON object.
+    pub(crate) fn to_json(&self) -> String {
+        Object::new()
+            .string("kind", self.kind.word())
+            .string("name", &self.name)
+            .optional("peer", self.peer.as_deref())
+            .millis("age_ms", self.age)
+            .end()
+    }
+}
+
 impl std::fmt::Display for WorkItem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.kind.word(), self.name)?;
         if let Some(peer) = &self.peer {
             write!(f, " from {peer}")?;
         }
-        write!(f, ", {}", crate::report::seconds(self.age))
+        write!(f, ", {}", seconds(self.age))
     }
 }
 
@@ -63,10 +79,23 @@ pub struct Counts {
     pub requests: usize,
     /// Tasks.
     pub tasks: usize,
-    /// Calls on blocking threads.
+    /// Calls on blocking threads and on threads of their own.
     pub blocking: usize,
     /// The connections among them that have become WebSockets.
     pub websockets: usize,
+}
+
+impl Counts {
+    /// The counts as one JSON object.
+    pub(crate) fn to_json(self) -> String {
+        Object::new()
+            .number("requests", self.requests as u64)
+            .number("connections", self.connections as u64)
+            .number("tasks", self.tasks as u64)
+            .number("blocking", self.blocking as u64)
+            .number("websockets", self.websockets as u64)
+            .end()
+    }
 }
 
 impl std::fmt::Display for Counts {

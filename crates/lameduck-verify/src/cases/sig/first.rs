@@ -1,6 +1,6 @@
 //! As process 1 of a container, and behind a shell.
 
-use super::{IDLE_EXIT, lame_duck, milliseconds, still_runs};
+use super::{IDLE_EXIT, milliseconds, still_runs};
 use crate::case::{Fault, Outcome, fail, inconclusive, pass, skip};
 use crate::stage::{Launch, SOON, Stage, find_program, run_command};
 use crate::target::{Signal, proc};
@@ -46,7 +46,7 @@ pub(super) fn process_one(stage: &mut Stage<'_>) -> Outcome {
     let Some(gone) = stage.wait_gone(stage.exit_limit()) else {
         return fail("as process 1 it ignores the stop signal");
     };
-    let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
+    let took = gone.at.duration_since(told).saturating_sub(stage.lame_duck());
     let text = format!("as process 1 it exited {} after the stop", milliseconds(took));
     if took <= IDLE_EXIT { pass(text) } else { fail(text) }
 }
@@ -85,7 +85,7 @@ pub(super) fn behind_shell(stage: &mut Stage<'_>) -> Outcome {
     stage.start_as(Launch { prefix, ..Launch::default() })?;
     let told = stage.stop()?;
     let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
-    let took = gone.at.duration_since(told).saturating_sub(lame_duck(stage));
+    let took = gone.at.duration_since(told).saturating_sub(stage.lame_duck());
     let text = format!("behind `exec` it exited {} after the stop", milliseconds(took));
     if took <= IDLE_EXIT { pass(text) } else { fail(text) }
 }

@@ -1,6 +1,6 @@
 //! What ends a drain that does not end by itself: the deadline, and more signals.
 
-use super::{FORCED_EXIT, lame_duck, milliseconds, still_runs};
+use super::{FORCED_EXIT, milliseconds, still_runs};
 use crate::adapter::Repeats;
 use crate::case::{Fault, Outcome, fail, inconclusive, pass};
 use crate::cases::acc::losses;
@@ -24,7 +24,7 @@ fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
     let mut held = stage.hold(1)?;
     stage.wait_accepted()?;
     let told = stage.stop()?;
-    let limit = stage.deadline() + lame_duck(stage) + FORCED_EXIT + SOON;
+    let limit = stage.deadline() + stage.lame_duck() + FORCED_EXIT + SOON;
     let gone = stage.wait_gone(limit);
     held.watch(Until::Closed, Duration::ZERO)?;
     if held.fates().answered() > 0 {
@@ -36,7 +36,7 @@ fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
 pub(super) fn deadline(stage: &mut Stage<'_>) -> Outcome {
     let (told, gone) = held(stage)?;
     let Some(gone) = gone else { return still_runs(told) };
-    let (took, bound) = (gone.at.duration_since(told), stage.deadline() + lame_duck(stage));
+    let (took, bound) = (gone.at.duration_since(told), stage.deadline() + stage.lame_duck());
     stage.figure_ms("exit with a request that never ends", took);
     let text = format!(
         "it was gone {:.2} s after the stop, with a deadline of {:.1} s",
@@ -97,7 +97,7 @@ pub(super) fn second_signal(stage: &mut Stage<'_>) -> Outcome {
         let _held = stage.hold(1)?;
         stage.wait_accepted()?;
         stage.stop()?;
-        if lame_duck(stage) > Duration::ZERO {
+        if stage.lame_duck() > Duration::ZERO {
             // A second stop ends the lame duck; the drain begins then.
             stage.signal(stop)?;
         }

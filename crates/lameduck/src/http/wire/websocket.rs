@@ -32,11 +32,8 @@ impl State {
                 let taken = &held[..may.min(buf.remaining())];
                 websocket.handed(taken);
                 buf.put_slice(taken);
-                self.handed += taken.len();
-                if self.held() == 0 {
-                    self.held.clear();
-                    self.handed = 0;
-                }
+                let taken = taken.len();
+                self.hand_on(taken);
                 return Poll::Ready(Ok(()));
             }
             // Read where the handler wants it, which is all there is to do as long as whole frames come.

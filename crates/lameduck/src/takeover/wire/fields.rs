@@ -57,14 +57,14 @@ impl Writer {
     }
 
     pub(super) fn u64(&mut self, field: Field, value: u64, most: u64) -> Result<(), Error> {
-        self.check(field, value <= most, || Problem::TooLarge { has: value, most })?;
+        check(self.message, field, value <= most, || Problem::TooLarge { has: value, most })?;
         self.put(field, &value.to_le_bytes());
         Ok(())
     }
 
     pub(super) fn bytes(&mut self, field: Field, value: &[u8], most: usize) -> Result<(), Error> {
         let has = value.len();
-        self.check(field, has <= most, || Problem::TooLong { has, most })?;
+        check(self.message, field, has <= most, || Problem::TooLong { has, most })?;
         self.put(field, value);
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Writer {
     }
 
     pub(super) fn name(&mut self, field: Field, value: &str, most: usize) -> Result<(), Error> {
-        self.check(field, is_name(value), || Problem::NotAName)?;
+        check(self.message, field, is_name(value), || Problem::NotAName)?;
         self.text(field, value, most)
     }
 
@@ -107,19 +107,7 @@ impl Writer {
     }
 
     fn count(&self, field: Field, has: usize, most: usize) -> Result<(), Error> {
-        self.check(field, has <= most, || Problem::TooMany { has, most })
-    }
-
-    fn check(
-        &self,
-        field: Field,
-        holds: bool,
-        problem: impl FnOnce() -> Problem,
-    ) -> Result<(), Error> {
-        if holds {
-            return Ok(());
-        }
-        Err(wrong(self.message, field, problem()))
+        check(self.message, field, has <= most, || Problem::TooMany { has, most })
     }
 }
 
@@ -179,13 +167,13 @@ impl<'a> Reader<'a> {
             !ours
         });
         let has = values.len();
-        self.check(field, has <= most, || Problem::TooMany { has, most })?;
+        check(self.message, field, has <= most, || Problem::TooMany { has, most })?;
         Ok(values)
     }
 
     fn maybe(&mut self, field: Field) -> Result<Option<&'a [u8]>, Error> {
         let values = self.all(field, MAX_FIELDS)?;
-        self.check(field, values.len() <= 1, || Problem::Twice)?;
+        check(self.message, field, values.len() <= 1, || Problem::Twice)?;
         Ok(values.first().copied())
     }
 
@@ -241,7 +229,7 @@ impl<'a> Reader<'a> {
 
     fn bounded_u64(&self, field: Field, value: &[u8], most: u64) -> Result<u64, Error> {
         let has = self.sized(field, value).map(u64::from_le_bytes)?;
-        self.check(field, has <= most, || Problem::TooLarge { has, most })?;
+        check(self.message, field, has <= most, || Problem::TooLarge { has, most })?;
         Ok(has)
     }
 
@@ -301,31 +289,28 @@ impl<'a> Reader<'a> {
 
     fn to_name(&self, field: Field, value: &[u8], most: usize) -> Result<String, Error> {
         let name = self.to_text(field, value, most)?;
-        self.check(field, is_name(&name), || Problem::NotAName)?;
+        check(self.message, field, is_name(&name), || Problem::NotAName)?;
         Ok(name)
     }
 
     fn check_length(&self, field: Field, value: &[u8], most: usize) -> Result<(), Error> {
         let has = value.len();
-        self.check(field, has <= most, || Problem::TooLong { has, most })
-    }
-
-    fn check(
-        &self,
-        field: Field,
-        holds: bool,
-        problem: impl FnOnce() -> Problem,
-    ) -> Result<(), Error> {
-        if holds {
-            return Ok(());
-        }
-        Err(wrong(self.message, field, problem()))
+        check(self.message, field, has <= most, || Problem::TooLong { has, most })
     }
 }
 
 /// Names end up in logs and on terminals, so they may not contain what moves a cursor or ends a line.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
+}
+
+fn check(
+    message: &'static str,
+    field: Field,
+    holds: bool,
+    problem: impl FnOnce() -> Problem,
+) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(wrong(message, field, problem())) }
 }
 
 fn wrong(message: &'static str, field: Field, problem: Problem) -> Error {

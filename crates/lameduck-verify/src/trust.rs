@@ -1,4 +1,4 @@
-//! What the clients trust, and how often their sessions were resumed.
+//! Whom TLS clients trust, and who they are.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
