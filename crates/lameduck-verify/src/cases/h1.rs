@@ -47,7 +47,7 @@ pub(super) const CASES: &[Case] = &[
         id: "H1/3",
         level: Must,
         title: "idle connections are closed in order",
-        setup: "ten kept-alive connections, each answered once and idle since",
+        setup: "30 kept-alive connections, each answered once and idle since",
         action: "the stop signal",
         criterion: "each ends with a FIN before the deadline, none with a reset",
         why: "an idle connection must neither hold up the stop nor be reset under a client that is about to use it",

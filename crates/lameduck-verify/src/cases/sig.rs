@@ -39,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
         title: "an idle server exits when it is told to",
         setup: "the server is ready and has no connection",
         action: "the stop signal",
-        criterion: "each of three times it exits by itself within 1 s with the code of a clean stop; once within 100 ms to pass without a warning",
+        criterion: "each of three times it exits by itself within 1 s (the quickest of three counts) with the code of a clean stop; once within 100 ms to pass without a warning",
         why: "a restart waits for it, and a supervisor that loses patience kills",
         source: "Go polls every 500 ms, uvicorn every 100 ms",
         needs: &[Need::Stop],
@@ -199,25 +199,28 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
+/// What became of one idle server that was told to stop.
+enum Idle {
+    /// It took so long.
+    Gone(Duration),
+    /// The case is over.
+    Over(Outcome),
+}
+
 fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
     let (mut slowest, mut quickest) = (Duration::ZERO, Duration::MAX);
-    // A busy machine makes one exit late; a server that polls is late most of the time.
     for _ in 0..IDLE_EXITS {
-        stage.start()?;
-        let told = stage.stop()?;
-        let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
-        match gone.code() {
-            Some(code) if !stage.adapter.stop.exit.contains(&code) => {
-                return fail(format!(
-                    "it exited with code {code}, which is not one of a clean stop"
-                ));
+        // A busy machine makes one exit late; a server that polls is late most of the time.
+        let mut took = Duration::MAX;
+        for _ in 0..LAG_TRIES {
+            match idle_exit_once(stage)? {
+                Idle::Over(outcome) => return outcome,
+                Idle::Gone(after) => took = took.min(after),
             }
-            Some(_) => {}
-            None => {
-                return inconclusive("its exit code cannot be seen: it is not the tester's child");
+            if took <= IDLE_EXIT {
+                break;
             }
         }
-        let took = gone.at.duration_since(told).saturating_sub(stage.lame_duck());
         (slowest, quickest) = (slowest.max(took), quickest.min(took));
     }
     stage.figure_ms("exit when idle", quickest);
@@ -229,6 +232,23 @@ fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
     } else {
         pass(text)
     }
+}
+
+fn idle_exit_once(stage: &mut Stage<'_>) -> Result<Idle, Fault> {
+    stage.start()?;
+    let told = stage.stop()?;
+    let Some(gone) = stage.wait_gone(stage.exit_limit()) else {
+        return Ok(Idle::Over(still_runs(told)));
+    };
+    Ok(match gone.code() {
+        Some(code) if !stage.adapter.stop.exit.contains(&code) => Idle::Over(fail(format!(
+            "it exited with code {code}, which is not one of a clean stop"
+        ))),
+        Some(_) => Idle::Gone(gone.at.duration_since(told).saturating_sub(stage.lame_duck())),
+        None => {
+            Idle::Over(inconclusive("its exit code cannot be seen: it is not the tester's child"))
+        }
+    })
 }
 
 /// One exit after an answer, with the stop at this part of the time that the answer takes.
@@ -350,8 +370,11 @@ fn early_stop(stage: &mut Stage<'_>) -> Outcome {
 
 fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
     let closed = ["sh", "-c", "exec \"$@\" >&- 2>&-", "sh"].map(str::to_owned).to_vec();
-    let closed =
-        stage.start_as(Launch { prefix: closed, ready_by_connect: true, ..Launch::default() });
+    let start_closed = |stage: &mut Stage<'_>| {
+        let prefix = closed.clone();
+        stage.start_as(Launch { prefix, ready_by_connect: true, ..Launch::default() })
+    };
+    let closed = start_closed(stage).or_else(|_| start_closed(stage));
     let limit = stage.deadline() + stage.lame_duck() + FORCED_EXIT;
     let serves_closed = closed.is_ok();
     if serves_closed {

@@ -71,12 +71,13 @@ pub(super) fn slow_reader(stage: &mut Stage<'_>) -> Outcome {
     stage.stop()?;
     let takes = READ_TAKES.min(stage.deadline() / 2);
     let pause = Duration::from_millis(5);
-    let share = LARGE * u64::try_from(pause.as_micros()).unwrap_or(1)
-        / u64::try_from(takes.as_micros()).unwrap_or(1).max(1);
-    let limit = Instant::now() + stage.exit_limit();
+    let begun = Instant::now();
+    let limit = begun + stage.exit_limit();
     while !wires[0].is_answered() && wires[0].end() == End::Open && Instant::now() < limit {
         let next = Instant::now() + pause;
-        let goal = wires[0].received_bytes() + share;
+        // By the clock and not by the pause: a reader that was held up itself catches up.
+        let share = next.duration_since(begun).as_secs_f64() / takes.as_secs_f64();
+        let goal = (LARGE as f64 * share) as u64;
         while wires[0].received_bytes() < goal
             && wires[0].end() == End::Open
             && wires[0].wait_bytes(pause)?

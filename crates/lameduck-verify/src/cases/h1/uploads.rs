@@ -16,9 +16,6 @@ const CONTINUE_LIMIT: Duration = Duration::from_secs(1);
 /// How long an early answer may take; a server that waits for the body answers later.
 const EARLY_LIMIT: Duration = Duration::from_millis(300);
 
-/// Between two pieces of the rest of a refused body: all of it is sent long before any server is tired of reading on.
-const REST_PAUSE: Duration = Duration::from_millis(2);
-
 fn head(place: &crate::address::Place, bytes: usize, more: &str) -> Vec<u8> {
     let (path, host) = (&place.path, &place.host);
     format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {bytes}\r\n{more}\r\n")
@@ -73,7 +70,8 @@ pub(super) fn early_answer(stage: &mut Stage<'_>) -> Outcome {
     // Not read before the body is sent: a reset erases what was not read.
     wires[0].wait_readable(EARLY_LIMIT)?;
     stage.stop()?;
-    let is_written = send_pieces(&mut wires[0], PIECES - 1, REST_PAUSE);
+    // Without a pause: all of it is sent long before any server is tired of reading on.
+    let is_written = send_pieces(&mut wires[0], PIECES - 1, Duration::ZERO);
     wires.watch(Until::Answered, SOON)?;
     let status = wires[0].answers().first().map(|head| head.status);
     match (status, is_written, wires[0].end()) {

@@ -62,7 +62,7 @@ fn fails(stand: Stand) -> &'static str {
         Stand::Missing => "is missing",
         Stand::NotExecutable => "may not be executed",
         Stand::NotAProgram => "is no program",
-        Stand::Real | Stand::Copy => "works",
+        Stand::Real | Stand::Copy | Stand::Held => "works",
     }
 }
 
@@ -297,14 +297,23 @@ pub(super) fn stopped(stage: &mut Stage<'_>) -> Outcome {
         }
     }
     let mut met = usize::from(by_signal.is_some());
-    for pause in [0, 5, 20] {
+    // Where the program is the tester's to replace, a new version that stands still at its begin is surely met.
+    let can_hold = stage.adapter.upgrade.as_ref().is_some_and(|upgrade| upgrade.program.is_some());
+    for (pause, is_held) in [(0, can_hold), (5, false), (20, false)] {
         stage.start()?;
+        if is_held {
+            stage.put_program(Stand::Held)?;
+        }
         let known = stage.service().processes();
         let before = stage.old_ones()?;
         let asked = stage.ask_in_background()?;
         let Some(new) = wait_new(stage, &known) else {
             return inconclusive("the upgrade started no process");
         };
+        let held = Instant::now() + SOON;
+        while is_held && !proc::is_stopped(new) && Instant::now() < held {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // Not to wait for anything: the moment within the upgrade is what the case varies.
         std::thread::sleep(Duration::from_millis(pause));
         // Frozen, the new version cannot get further. Once it answers, the upgrade is over and the stop is another's.
