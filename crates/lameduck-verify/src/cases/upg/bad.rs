@@ -14,7 +14,7 @@ const LIVES: [u64; 3] = [0, 50, 500];
 /// How long a service may take until it answers again.
 const BOOT: Duration = Duration::from_secs(5);
 /// So often a moment in the middle of an upgrade is looked for.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 10;
 /// What a refusal of an upgrade may take beyond its time.
 const MARGIN: Duration = Duration::from_secs(2);
 
