@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lameduck::http::tls::Tls;
-use lameduck::{Exit, Lifecycle, Listener};
+use lameduck::{Exit, Lifecycle, Listener, Log, Readiness};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -47,8 +47,9 @@ pub async fn run(config: Config) -> Result<Exit, Error> {
     };
     match opened {
         Some(open) if !drain.is_draining() => {
-            sockets.serve(&life, &open.app)?;
+            let lines = sockets.serve(&life, &open.app)?;
             drop(starting);
+            drop(tokio::spawn(announce(life.readiness(), life.log(), lines)));
             Ok(life.clone().run().await)
         }
         opened => {
@@ -138,12 +139,14 @@ impl Sockets {
         Ok(Self { listeners, admin, tls })
     }
 
-    fn serve(self, life: &Lifecycle, app: &App) -> Result<(), Error> {
+    /// Serves them, and returns where, in lines of the log.
+    fn serve(self, life: &Lifecycle, app: &App) -> Result<Vec<Line>, Error> {
         let router = router(app)
             .merge(grpc::router(&app.counter, life))
             .merge(crate::play::router(life).map_err(refused)?);
+        let mut lines = Vec::new();
         for listener in self.listeners {
-            life.log().line("listening", &format!("Listening on {}", listener.address()));
+            lines.push(("listening", format!("Listening on {}", listener.address())));
             match &self.tls {
                 None => life.serve("http", listener, router.clone()),
                 Some(tls) => life.serve_tls("https", listener, tls, router.clone()),
@@ -151,11 +154,22 @@ impl Sockets {
             .map_err(refused)?;
         }
         if let Some(listener) = self.admin {
-            life.log().line("admin", &format!("Admin on {}", listener.address()));
+            lines.push(("admin", format!("Admin on {}", listener.address())));
             let app = app.clone();
             life.serve_admin(listener, move |text| metrics::write(&app, text)).map_err(refused)?;
         }
-        Ok(())
+        Ok(lines)
+    }
+}
+
+/// An event and its text.
+type Line = (&'static str, String);
+
+/// Says where the service listens once it does: a successor has its sockets long before it accepts from them.
+async fn announce(mut readiness: Readiness, log: Arc<Log>, lines: Vec<Line>) {
+    readiness.ready().await;
+    if readiness.is_ready() {
+        lines.iter().for_each(|(event, text)| log.line(event, text));
     }
 }
 

@@ -101,7 +101,7 @@ pub struct Upgrade {
     #[command(flatten)]
     pub control: Control,
 
-    /// Waits for an upgrade that is under way instead of being refused.
+    /// Follows an upgrade that is under way instead of being refused.
     #[arg(long)]
     pub queue: bool,
 }

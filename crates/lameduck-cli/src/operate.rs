@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lameduck::exit;
-use lameduck::operate::{Answer, Verb};
+use lameduck::operate::{Answer, QUEUE, Verb};
 use serde_json::Value;
 
 use crate::complaint::Complaint;
@@ -14,7 +14,7 @@ use crate::flags::{Rollback, Stop, Upgrade};
 
 /// Hands the service over to its program, started anew.
 pub fn upgrade(flags: &Upgrade) -> Result<ExitCode, Complaint> {
-    let arguments: &[String] = if flags.queue { &["queue".to_owned()] } else { &[] };
+    let arguments: &[String] = if flags.queue { &[QUEUE.to_owned()] } else { &[] };
     let answer = ask(&flags.control.path, Verb::Upgrade, arguments)?;
     match (answer.code, serde_json::from_str::<Value>(&answer.text)) {
         (exit::OK, Ok(successor)) => {
@@ -60,16 +60,44 @@ pub fn stop(flags: &Stop) -> Result<ExitCode, Complaint> {
         };
         return told(&ask(socket, Verb::Stop, &[])?, "Stopped");
     }
+    let mut asked = Vec::new();
+    let mut code = stop_those_left(control, &mut asked);
+    // One that took over at that moment was nobody's to stop.
+    for _ in 0..lameduck::operate::FOLLOW {
+        let left = lameduck::operate::generations(control).unwrap_or_default();
+        if left.iter().all(|(number, _)| asked.contains(number)) {
+            break;
+        }
+        let ended = stop_those_left(control, &mut asked);
+        if code.as_ref().is_ok_and(|code| *code == ExitCode::SUCCESS) {
+            code = ended;
+        }
+    }
+    code
+}
+
+/// Stops every generation that was not `asked` yet, all at the same time.
+fn stop_those_left(control: &Path, asked: &mut Vec<u32>) -> Result<ExitCode, Complaint> {
+    let mut generations = lameduck::operate::generations(control).unwrap_or_default();
+    let is_asked = |number: &u32| asked.contains(number);
     // Under the name answers whoever serves; the newest may be starting still, and ends with it.
-    let active = std::fs::canonicalize(control).ok();
-    generations.retain(|(_, socket)| std::fs::canonicalize(socket).ok() != active);
+    let active = generations.iter().find(|(_, socket)| is_active(control, socket));
+    let active = active.map(|(number, _)| *number);
+    let nobody_to_ask = match active {
+        Some(active) => is_asked(&active),
+        None => !generations.is_empty(),
+    };
+    generations.retain(|(number, _)| Some(*number) != active && !is_asked(number));
+    asked.extend(active.into_iter().chain(generations.iter().map(|(number, _)| *number)));
     std::thread::scope(|scope| {
         let stop = |(number, socket): (u32, PathBuf)| {
             scope.spawn(move || (number, ask(&socket, Verb::Stop, &[])))
         };
         let others: Vec<_> = generations.into_iter().map(stop).collect();
-        let active = ask(control, Verb::Stop, &[]);
-        let mut code = active.and_then(|answer| told(&answer, "Stopped"));
+        let mut code = match nobody_to_ask {
+            true => Ok(ExitCode::SUCCESS),
+            false => ask(control, Verb::Stop, &[]).and_then(|answer| told(&answer, "Stopped")),
+        };
         for other in others {
             // One that left before it could answer has nothing to tell.
             let Ok((number, Ok(answer))) = other.join() else { continue };
@@ -97,13 +125,50 @@ fn told(answer: &Answer, who: &str) -> Result<ExitCode, Complaint> {
 /// Asks, or says that there is nobody to ask.
 pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, Complaint> {
     lameduck::operate::ask(control, verb, arguments).map_err(|error| {
-        let hint = if error.is_permission() {
-            "only the user it runs as and root may ask a service".to_owned()
-        } else {
-            format!("is it running? `lameduck serve --control {}` starts one", control.display())
-        };
-        Complaint::failed(format!("cannot {error}"), hint)
+        if error.is_permission() {
+            let hint = "only the user it runs as and root may ask a service";
+            return Complaint::failed(format!("cannot {error}"), hint);
+        }
+        match left_behind(control).as_slice() {
+            [] => {
+                let start = format!("`lameduck serve --control {}` starts one", control.display());
+                Complaint::failed(format!("cannot {error}"), format!("is it running? {start}"))
+            }
+            left => nobody_serves(control, left),
+        }
     })
+}
+
+/// The generations that live, oldest first, when none of them is the one that the name leads to.
+pub fn left_behind(control: &Path) -> Vec<(u32, PathBuf)> {
+    let generations = lameduck::operate::generations(control).unwrap_or_default();
+    match generations.iter().any(|(_, socket)| is_active(control, socket)) {
+        true => Vec::new(),
+        false => generations,
+    }
+}
+
+/// Whether the name leads to this socket.
+fn is_active(control: &Path, socket: &Path) -> bool {
+    let active = std::fs::canonicalize(control).ok();
+    active.is_some() && active == std::fs::canonicalize(socket).ok()
+}
+
+/// The one that served is gone, and older ones still finish what they have in hand.
+pub fn nobody_serves(control: &Path, left: &[(u32, PathBuf)]) -> Complaint {
+    let numbers: Vec<String> = left.iter().map(|(number, _)| number.to_string()).collect();
+    let who = match numbers.as_slice() {
+        [one] => format!("generation {one} only finishes its work"),
+        all => format!("generations {} only finish their work", all.join(", ")),
+    };
+    let control = control.display();
+    Complaint::failed(
+        format!("no generation serves at {control}: {who}"),
+        format!(
+            "start the service again, it takes the name over; `lameduck stop --control {control}` \
+             ends what is left"
+        ),
+    )
 }
 
 /// Data for whoever reads standard output; a closed pipe has read what it wanted.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::complaint::Complaint;
 use crate::flags::Status;
-use crate::operate::{ask, counts};
+use crate::operate::{ask, counts, left_behind};
 
 /// How often `--watch` asks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -18,11 +18,19 @@ const REDRAW: &str = "\x1b[H\x1b[2J";
 const HEADS: [&str; 8] =
     ["", "generation", "pid", "version", "phase", "age", "live work", "time left"];
 
-/// Asks once, or each second until the service is gone.
+/// Asks once, or each second until the service is gone. When the generation that served is gone and older ones are not,
+/// they are told all the same.
 pub fn run(flags: &Status) -> Result<ExitCode, Complaint> {
     let redraws = flags.watch && !flags.json && std::io::stdout().is_terminal();
     loop {
-        let answer = ask(&flags.control.path, Verb::Status, &[])?;
+        let control = &flags.control.path;
+        let (answer, complaint) = match ask(control, Verb::Status, &[]) {
+            Ok(answer) => (answer, None),
+            Err(complaint) => match left_behind(control).last() {
+                Some((_, socket)) => (ask(socket, Verb::Status, &[])?, Some(complaint)),
+                None => return Err(complaint),
+            },
+        };
         let text = match (flags.json, serde_json::from_str::<Value>(&answer.text)) {
             (true, Ok(_)) => format!("{}\n", answer.text),
             (false, Ok(status)) => table(&status),
@@ -33,6 +41,9 @@ pub fn run(flags: &Status) -> Result<ExitCode, Complaint> {
         };
         let text = if redraws { format!("{REDRAW}{text}") } else { text };
         let printed = std::io::stdout().lock().write_all(text.as_bytes());
+        if let Some(complaint) = complaint {
+            return Err(complaint);
+        }
         if !flags.watch || printed.is_err() {
             // A closed pipe has read what it wanted.
             return Ok(ExitCode::SUCCESS);

@@ -173,7 +173,8 @@ impl Target {
         self.signal_all(&others, Signal::CONT)
     }
 
-    /// Waits until the server has ended. It may be called again.
+    /// Waits until the server has ended. It may be called again. What it wrote is in [`stdout`](Target::stdout) and
+    /// [`stderr`](Target::stderr) then, to the last word.
     ///
     /// # Errors
     /// When the server still runs after `limit`; it goes on running.
@@ -186,6 +187,9 @@ impl Target {
         }
         let elapsed = self.signalled.elapsed();
         let status = self.child.wait().map_err(|error| self.error("wait for", error))?;
+        // Whoever looks at its words now sees its last ones, also when another process holds the stream open.
+        self.stdout.catch_up();
+        self.stderr.catch_up();
         let exit = exit(status, elapsed);
         self.exited = Some(exit);
         Ok(exit)

@@ -40,6 +40,17 @@ fn the_end_of_a_server_is_told() {
     assert_eq!(killed.wait(SOON).unwrap(), exit, "it can be asked again");
 }
 
+/// Another process holds the stream open, so there is no end of it to wait for.
+#[test]
+fn the_last_word_of_a_server_that_has_ended_is_there_at_once() {
+    for _ in 0..50 {
+        let script = "sleep 600 & echo up; echo the last word >&2";
+        let mut leaves = shell(script).start().unwrap();
+        assert_eq!(leaves.wait(SOON).unwrap().code, Some(0));
+        assert_eq!((leaves.stdout(), leaves.stderr()), ("up\n".into(), "the last word\n".into()));
+    }
+}
+
 #[test]
 fn a_server_is_not_blocked_by_its_output() {
     let script = "head -c 4000000 /dev/zero | tr '\\0' 'x'; echo; echo done; echo done >&2";

@@ -6,6 +6,7 @@
 //! ```text
 //! cargo run -p lameduck --example blocking            # ends at once when it is stopped
 //! cargo run -p lameduck --example blocking stubborn   # ends at the deadline, with exit code 3
+//! cargo run -p lameduck --example blocking blocked    # the same, with every thread of the runtime blocked besides
 //! ```
 
 use std::time::Duration;
@@ -23,7 +24,8 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 async fn main() -> Result<Exit, Error> {
     let life = Lifecycle::builder().grace_period(GRACE).start()?;
     let log = life.log();
-    let stubborn = std::env::args().any(|argument| argument == "stubborn");
+    let asked = |word: &str| std::env::args().any(|argument| argument == word);
+    let (stubborn, blocked) = (asked("stubborn") || asked("blocked"), asked("blocked"));
 
     // On a thread of the runtime's, for work that ends soon.
     let thumbnails = life.blocking("thumbnails", count_until_asked);
@@ -39,6 +41,14 @@ async fn main() -> Result<Exit, Error> {
         log.line("done", &format!("Done: {done:?}"));
     });
     life.log().line("working", "Working");
+    if blocked {
+        life.ready();
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        for number in 0..threads {
+            let name = format!("a handler that blocks, {number}");
+            drop(life.task(&name, |_| async { std::thread::sleep(FOR_EVER) }));
+        }
+    }
     Ok(life.run().await)
 }
 

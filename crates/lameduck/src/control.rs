@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use account::Stop;
 
 use crate::closing::Resources;
 use crate::exit;
-use crate::generation::{Generation, Input as GenerationInput, Queue};
+use crate::generation::{Generation, Input as GenerationInput};
 use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::AcceptErrors;
@@ -256,8 +256,8 @@ impl Control {
             }
             SignalAction::Upgrade if self.hands.upgrades.is_some() => {
                 // Nobody waits for it: the log tells what came of it.
-                let (reply, _) = oneshot::channel();
-                self.take_message(Message::Upgrade { queue: Queue::Refuse, reply });
+                self.feed(now, GenerationInput::Reload);
+                self.act();
                 None
             }
             SignalAction::Ignore | SignalAction::Upgrade => {

@@ -20,7 +20,8 @@
 //!
 //! # Invariants
 //!
-//! 1. One attempt at most is under way; whoever asks meanwhile is refused or waits, and everybody is answered.
+//! 1. One attempt at most is under way; whoever asks meanwhile is refused or waits, and everybody is answered. A signal is
+//!    followed by an upgrade that began after it, here or where the service is by then, or a line says why not.
 //! 2. A generation admits nobody while it takes the service back, and nobody before it holds the listeners alone.
 //! 3. The control name is taken when this generation is about to say that it accepts, and taken back whenever the
 //!    service comes back or a successor fails that may have taken it.
@@ -29,6 +30,9 @@
 mod above;
 mod attempt;
 mod below;
+mod reload;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::VecDeque;
@@ -38,9 +42,10 @@ use crate::phase::{self, Cause, Machine, Refusal};
 use crate::takeover::Limits;
 use crate::takeover::predecessor::{self, Predecessor};
 use crate::takeover::successor::{self, Successor};
-use crate::takeover::wire::{Ready, Reason, Why};
+use crate::takeover::wire::{Hello, Ready, Reason, Why};
 
 use attempt::{Attempt, Process};
+use reload::Reloads;
 pub use words::{Action, AttemptId, Closing, Heir, Input, LineId, Queue, Ticket};
 
 /// After TERM, how long an unwanted successor may take to leave before it is killed.
@@ -54,6 +59,9 @@ pub const QUEUED: usize = 16;
 
 /// Why there is no upgrade any more.
 const STOPPING: &str = "this generation is stopping";
+
+/// Why there is none yet.
+const STARTING: &str = "this generation is still starting";
 
 /// Whose timer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,11 +87,14 @@ pub struct Generation {
     admitted: Option<AttemptId>,
     /// Who asks to take over while a predecessor may still take the service back.
     asking: Vec<AttemptId>,
+    /// Who spoke while a process was being started, whose number is not known yet.
+    early: Vec<(LineId, Hello)>,
     /// The newest generation that ever was, as far as is known here.
     newest: u32,
     next_attempt: AttemptId,
     /// Upgrades that wait for the one under way.
     waiting: Vec<Ticket>,
+    reloads: Reloads,
     /// Rollbacks that wait for it.
     returning: Vec<Ticket>,
     /// Why there is no way back to a predecessor.
@@ -118,9 +129,11 @@ impl Generation {
             limits,
             admitted: None,
             asking: Vec::new(),
+            early: Vec::new(),
             newest: own,
             next_attempt: 1,
             waiting: Vec::new(),
+            reloads: Reloads::default(),
             returning: Vec::new(),
             no_way_back: "this generation took over from nobody",
             gate: Gate { told: Told::Nothing, opens_awaited: 0 },
@@ -200,10 +213,13 @@ impl Generation {
                 }
             }
             Input::UpgradeAsked { ticket, queue } => self.upgrade_asked(now, ticket, queue),
+            Input::Reload => self.reload(now),
+            Input::PassedOn(done) => self.passed_on(now, done),
             Input::RollbackAsked { ticket } => self.rollback_asked(now, ticket),
             Input::Started { attempt, pid } => {
-                if let Some(attempt) = self.attempt(attempt) {
-                    attempt.started(now, pid);
+                let found = self.attempts.iter_mut().find(|other| other.id == attempt);
+                if let Some(found) = found {
+                    found.started(now, pid, &self.limits);
                 }
                 self.end_unwanted(now, attempt);
             }
@@ -226,6 +242,7 @@ impl Generation {
                 due.into_iter().for_each(|timer| self.fire(now, timer));
             }
         }
+        self.hear_the_early(now);
         self.attempts.retain(|attempt| !attempt.is_forgotten());
     }
 
@@ -237,6 +254,7 @@ impl Generation {
             Timer::Below(attempt) => self.below_does(now, attempt, predecessor::Input::Tick),
             Timer::Process(attempt) => self.process_is_late(now, attempt),
         }
+        self.hear_the_early(now);
         self.attempts.retain(|attempt| !attempt.is_forgotten());
     }
 
@@ -337,12 +355,14 @@ impl Generation {
                 self.actions.push_back(Action::TakeName);
                 self.below_does(now, id, predecessor::Input::Resumed);
                 self.answer_rollbacks(Ok(()));
+                self.begin_what_waits(now);
             }
         }
         if self.above.as_ref().is_some_and(Successor::is_starting) {
             // Before it is said: whoever hears that this generation accepts is led to it.
             self.actions.push_back(Action::TakeName);
             self.above_does(now, successor::Input::Accepting);
+            self.begin_what_waits(now);
         }
     }
 
@@ -351,8 +371,7 @@ impl Generation {
     }
 
     fn taking_back(&mut self, id: AttemptId) -> bool {
-        let talk = self.attempt(id).and_then(|attempt| attempt.talk.as_ref());
-        talk.is_some_and(|(_, talk)| talk.is_taking_back())
+        self.attempt(id).is_some_and(|attempt| attempt.is_taking_back())
     }
 
     /// A stop wins over whatever is under way, also over a successor that has not said a word.
@@ -363,18 +382,26 @@ impl Generation {
             if self.taking_back(id) {
                 self.below_does(now, id, predecessor::Input::Confirmed);
             }
-            let talks = self.attempt(id).is_some_and(|attempt| attempt.talk.is_some());
-            match talks {
-                true => self.below_does(now, id, predecessor::Input::TurnedAway(stopping())),
-                false => self.conclude(now, id, stopping()),
-            }
         }
+        self.turn_everybody_away(now, &stopping());
         self.asking.clear();
+        self.forget_reloads(STOPPING);
         for ticket in std::mem::take(&mut self.waiting) {
-            self.refuse_upgrade(ticket, STOPPING.to_owned());
+            self.refuse_upgrade(Some(ticket), STOPPING.to_owned());
         }
         self.above_does(now, successor::Input::CannotServe(stopping()));
         self.above_does(now, successor::Input::Keep);
+    }
+
+    /// Whoever would succeed this generation and has not done so, also one that has not said a word.
+    fn turn_everybody_away(&mut self, now: Instant, why: &Why) {
+        for id in self.ids() {
+            let talks = self.attempt(id).is_some_and(|attempt| attempt.talk.is_some());
+            match talks {
+                true => self.below_does(now, id, predecessor::Input::TurnedAway(why.clone())),
+                false => self.conclude(now, id, why.clone()),
+            }
+        }
     }
 
     fn ready(&mut self, now: Instant, ready: Ready) {

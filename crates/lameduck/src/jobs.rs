@@ -13,12 +13,13 @@
 //! What no worker can do for itself is left to the claims: they are kept alive every [`KEEP_EVERY`], so a queue can tell
 //! the claims of a worker that was killed from those of one that works.
 //!
+//! `examples/jobs.rs` is a whole program: a directory whose files are the jobs.
+//!
 //! ```
 //! # use std::collections::VecDeque;
 //! # use std::sync::Mutex;
 //! # use std::time::Duration;
-//! use lameduck::jobs::{JobEnd, Queue};
-//! use tokio_util::sync::CancellationToken;
+//! use lameduck::jobs::{CancellationToken, JobEnd, Queue};
 //!
 //! /// A queue in memory; give the same five functions to yours.
 //! #[derive(Default)]
@@ -71,10 +72,11 @@ mod worker;
 
 use std::fmt::Display;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+pub use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::lifecycle::Lifecycle;
@@ -160,6 +162,44 @@ pub trait Queue: Send + Sync + 'static {
         job: Self::Job,
         why: String,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// A queue that somebody else uses too: who posts to it, perhaps.
+impl<Q: Queue> Queue for Arc<Q> {
+    type Job = Q::Job;
+    type Error = Q::Error;
+
+    fn claim(&self, most: usize) -> impl Future<Output = Result<Vec<Q::Job>, Q::Error>> + Send {
+        (**self).claim(most)
+    }
+
+    fn arrival(&self) -> impl Future<Output = ()> + Send {
+        (**self).arrival()
+    }
+
+    fn work(
+        &self,
+        job: Q::Job,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<JobEnd, Q::Error>> + Send {
+        (**self).work(job, cancel)
+    }
+
+    fn keep(&self, claimed: Vec<Q::Job>) -> impl Future<Output = Result<(), Q::Error>> + Send {
+        (**self).keep(claimed)
+    }
+
+    fn give_back(&self, claimed: Vec<Q::Job>) -> impl Future<Output = Result<(), Q::Error>> + Send {
+        (**self).give_back(claimed)
+    }
+
+    fn charge(
+        &self,
+        job: Q::Job,
+        why: String,
+    ) -> impl Future<Output = Result<(), Q::Error>> + Send {
+        (**self).charge(job, why)
+    }
 }
 
 impl Lifecycle {

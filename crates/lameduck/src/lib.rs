@@ -115,6 +115,7 @@
 //! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
 //! | [`jobs::BACK_OFF`] | 100 ms | the first pause after a claim that failed |
 //! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
+//! | [`lifecycle::LAST_CALL`] | 1 s | how long before the cut blocking work is told to stop while the runtime is blocked |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
@@ -126,11 +127,13 @@
 //! | `notify::teller::WATCHDOG_LEAST` | 1 ms | the shortest time between two signs of life |
 //! | `operate::ASK` | 5 s | how long a service may take to take in a command |
 //! | `operate::ANSWER` | 1 days | how long its answer may take |
+//! | [`operate::FOLLOW`] | 5 | how often it is asked again when whoever was asked has left and another has the name |
 //! | `operate::GONE` | 5 s | how long a service that has told its end may take until its process is gone |
 //! | `operator::FIRST_WORD` | 5 s | how long whoever connects to the control socket may take to say what it wants |
 //! | `operator::STATUS` | 1 s | how long another generation may take to tell its status |
 //! | `respawn::BUSY` | 1 s | how long a program that is just being written is tried again |
-//! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word |
+//! | `succeed::CONNECT` | 5 s | room for a successor in the queue at the control socket |
+//! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word, or a shorter [`Builder::takeover_timeout`] |
 //! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
 //! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
 //! | `takeover::TAKEOVER_LONGEST` | 600 s | the same, however often it asks for more |

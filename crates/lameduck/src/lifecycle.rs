@@ -39,7 +39,7 @@ use crate::work::{Hold, Registry};
 
 pub use builder::Builder;
 pub use closing::Closing;
-pub use drain::Drain;
+pub use drain::{Drain, LAST_CALL};
 pub use task::{Blocking, Task, TaskEnd};
 
 /// [`Builder::grace_period`] when nothing was said: what Kubernetes grants by default.
@@ -58,8 +58,8 @@ pub const MAX_GENERATIONS: usize = 4;
 /// [`Builder::upgrade_linger`] when nothing was said.
 pub const UPGRADE_LINGER: Duration = Duration::from_secs(5);
 
-/// How long the end waits for operators to be told of it.
-const TOLD: Duration = Duration::from_millis(50);
+/// How long the end waits for operators to be answered: each was told by then, or does not read.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// How long the end waits at most for successors that are told to leave, killed ones included.
 const UNWANTED: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::exit;
 use crate::generations::Place;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::wire::{Command, Message};
@@ -20,6 +21,9 @@ pub const ANSWER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a service that has told its end may take until its process is gone.
 pub const GONE: Duration = Duration::from_secs(5);
+
+/// How often a question follows the name when whoever was asked is gone.
+pub const FOLLOW: u32 = 5;
 
 /// What stands between the reason of a failure and the successor's last words.
 pub(crate) const LAST_WORDS_FOLLOW: &str = "; its last words: ";
@@ -70,6 +74,19 @@ const NOBODY: u32 = 0;
 /// What one generation asks another for: to go on with its connections. They follow on the same conversation.
 pub(crate) const ADOPT: &str = "adopt";
 
+/// What one generation tells another: that a signal to upgrade came which is for it.
+pub(crate) const RELOAD: &str = "reload";
+
+/// An argument of an upgrade: it waits for one that is under way, and follows it, instead of being refused.
+pub const QUEUE: &str = "queue";
+
+/// An argument of an upgrade: it is answered with what comes of one that is under way.
+pub(crate) const JOIN: &str = "join";
+
+/// The answer to one that waited and is to be asked of the successor: a program that was put in place meanwhile may not be
+/// the one that the upgrade under way had started.
+pub(crate) const AGAIN: &str = "again";
+
 impl Answer {
     /// A refusal's reason, and the last lines that a failed successor wrote; these are empty where there are none.
     ///
@@ -83,6 +100,18 @@ impl Answer {
     pub fn reason(&self) -> (&str, &str) {
         self.text.split_once(LAST_WORDS_FOLLOW).unwrap_or((&self.text, ""))
     }
+}
+
+/// Whether the other end has left, or is on its way.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotFound
+    )
 }
 
 /// The generations of the service whose control name is `control`, oldest first, each with a control socket of its own;
@@ -100,19 +129,49 @@ pub fn generations(control: &Path) -> Result<Vec<(u32, PathBuf)>, Error> {
 
 /// Asks the service whose control socket is `control`.
 ///
+/// An upgrade with the argument [`QUEUE`] waits for one that is under way, and is answered with what comes of the one that
+/// begins after it: what lay at the program's path when this was called serves then, or something newer.
+///
 /// # Errors
 ///
 /// When nothing answers there, or the service goes away in the middle of its answer.
 pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, Error> {
     let fail = |error| Error::io("ask the service at", control.display().to_string(), error);
-    let channel = Channel::connect_by(control, Instant::now() + ASK).map_err(fail)?;
+    let answer = ask_who_serves(control, verb, arguments).map_err(fail)?;
+    if verb == Verb::Upgrade && answer.code == exit::OK && answer.text == AGAIN {
+        // Whatever the successor has begun by now began after we asked.
+        return ask_who_serves(control, verb, &[JOIN.to_owned()]).map_err(fail);
+    }
+    Ok(answer)
+}
+
+/// A generation that leaves at this moment may have been asked and not have looked. When another has the name by then, it
+/// is asked instead.
+fn ask_who_serves(control: &Path, verb: Verb, arguments: &[String]) -> io::Result<Answer> {
+    let mut left = FOLLOW;
+    loop {
+        let named = std::fs::read_link(control).ok();
+        match ask_once(control, verb, arguments) {
+            Err(error) if is_gone(&error) && left > 0 => {
+                left -= 1;
+                if std::fs::read_link(control).ok() == named {
+                    return Err(error);
+                }
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn ask_once(control: &Path, verb: Verb, arguments: &[String]) -> io::Result<Answer> {
+    let channel = Channel::connect_by(control, Instant::now() + ASK)?;
     let command =
         Message::Command(Command { verb: verb.word().to_owned(), arguments: arguments.to_vec() });
-    channel.send_by(Instant::now() + ASK, &command, &[]).map_err(fail)?;
+    channel.send_by(Instant::now() + ASK, &command, &[])?;
     let until = Instant::now() + ANSWER;
     let mut text = String::new();
     loop {
-        match channel.receive_by(until).map_err(fail)? {
+        match channel.receive_by(until)? {
             Came::Message(Message::Reply(reply), _) => {
                 text.push_str(&reply.text);
                 if reply.last {
@@ -125,16 +184,13 @@ pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, E
                 }
             }
             Came::Message(Message::Refuse(why), _) => {
-                return Err(fail(io::Error::new(
-                    io::ErrorKind::ConnectionRefused,
-                    why.to_string(),
-                )));
+                return Err(io::Error::other(why.to_string()));
             }
             Came::Message(message, _) => {
                 let words = format!("it answered with {}", message.kind().name());
-                return Err(fail(io::Error::new(io::ErrorKind::InvalidData, words)));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, words));
             }
-            Came::End => return Err(fail(io::ErrorKind::UnexpectedEof.into())),
+            Came::End => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }

@@ -20,13 +20,14 @@ use crate::exit;
 use crate::generation::Queue;
 use crate::generations::Place;
 use crate::json::Object;
-use crate::operate::{ADOPT, Verb};
+use crate::operate::{ADOPT, AGAIN, JOIN, QUEUE, RELOAD, Verb, is_gone};
 use crate::phase::{Cause, Input, Phase};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::succeed::Adopting;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
 use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Reply, Why};
+use crate::upgrade::Outcome;
 use crate::work::{Counts, WorkKind};
 
 /// How long a connection may take to say what it wants.
@@ -52,7 +53,7 @@ pub(crate) struct Operator {
     pub(crate) own: u32,
     pub(crate) snapshot: Box<dyn Fn() -> Option<Snapshot> + Send + Sync>,
     pub(crate) report: watch::Receiver<Option<Report>>,
-    /// Operators that wait for the report.
+    /// Operators that wait for an answer.
     pub(crate) waiting: Arc<Waiting>,
     /// Whether the process ends with the life.
     pub(crate) scope: Scope,
@@ -73,22 +74,28 @@ impl Strangers {
     }
 }
 
-/// Counts operators that are still to be told of the end, so that the process does not leave before.
+/// Counts operators that are still to be answered, so that the process does not leave before.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     count: AtomicUsize,
     none: tokio::sync::Notify,
 }
 
-impl Waiting {
-    fn begins(&self) {
-        self.count.fetch_add(1, Ordering::AcqRel);
-    }
+/// One operator that is still to be answered, until it is dropped.
+struct Answering<'a>(&'a Waiting);
 
-    fn ends(&self) {
-        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.none.notify_waiters();
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
         }
+    }
+}
+
+impl Waiting {
+    fn begins(&self) -> Answering<'_> {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Answering(self)
     }
 
     /// Returns when everybody has been told, or after `bound`.
@@ -209,6 +216,8 @@ impl Operator {
     }
 
     async fn obey(&self, channel: &AsyncChannel, command: Command) {
+        // Until the answer's last part is with the kernel: what ends this process may be what is asked for.
+        let _answering = self.waiting.begins();
         let argument = |word: &str| command.arguments.iter().any(|argument| argument == word);
         let (code, text) = match Verb::of(&command.verb) {
             Some(Verb::Status) if argument(OWN) => (exit::OK, self.own_status()),
@@ -216,10 +225,15 @@ impl Operator {
             Some(Verb::Status) => (exit::OK, self.status().await),
             Some(Verb::Stop) => self.stop().await,
             Some(Verb::Upgrade) => {
-                let queue = if argument("queue") { Queue::Wait } else { Queue::Refuse };
+                let queue = match (argument(QUEUE), argument(JOIN)) {
+                    (_, true) => Queue::Join,
+                    (true, false) => Queue::Wait,
+                    (false, false) => Queue::Refuse,
+                };
                 self.upgrade(queue).await
             }
             Some(Verb::Rollback) => self.rollback().await,
+            None if command.verb == RELOAD => self.reload(),
             None => (exit::USAGE, format!("no command '{}' here", command.verb)),
         };
         let mut parts = chunks(&text).peekable();
@@ -300,46 +314,57 @@ impl Operator {
             generations.push((generation, status));
         }
         generations.sort_by_key(|(generation, _)| std::cmp::Reverse(*generation));
-        let active = std::fs::read_link(self.place.name())
-            .ok()
-            .and_then(|target| target.to_str()?.rsplit_once(".g")?.1.parse().ok());
+        let active = self.active(&generations);
         Object::new()
-            .number("active", active.unwrap_or(u64::from(self.own)))
+            .raw("active", &active.map_or_else(|| "null".to_owned(), |number| number.to_string()))
             .array("generations", generations.into_iter().map(|(_, status)| status))
             .end()
     }
 
+    /// The generation that serves, if one of these does: the name of one that died still leads to it.
+    fn active(&self, generations: &[(u32, String)]) -> Option<u32> {
+        let target = std::fs::read_link(self.place.name()).ok();
+        let named = target.and_then(|target| target.to_str()?.rsplit_once(".g")?.1.parse().ok());
+        let lives = |named: &u32| generations.iter().any(|(generation, _)| generation == named);
+        let serves = || (self.view.borrow().phase == Phase::Serving).then_some(self.own);
+        named.filter(lives).or_else(serves)
+    }
+
     async fn stop(&self) -> (u8, String) {
-        self.waiting.begins();
         self.control.send(Input::Stop(Cause::Request));
         let mut report = self.report.clone();
         let ended = report.wait_for(Option::is_some).await;
-        let answer = match ended.ok().and_then(|report| report.clone()) {
+        match ended.ok().and_then(|report| report.clone()) {
             Some(report) => (report.exit_code(), report.to_json()),
             None => (exit::FAILED, "the service ended without a report".to_owned()),
-        };
-        // Told with the answer's last part; a moment is left for it below.
-        let waiting = Arc::clone(&self.waiting);
-        drop(tokio::spawn(async move {
-            tokio::task::yield_now().await;
-            waiting.ends();
-        }));
-        answer
+        }
     }
 
     async fn upgrade(&self, queue: Queue) -> (u8, String) {
         let (reply, outcome) = oneshot::channel();
         self.control.send(ToControl::Upgrade { queue, reply });
         match outcome.await {
-            Ok(Ok(successor)) => {
+            Ok(Outcome::Upgraded(successor)) => {
                 let text = Object::new()
                     .number("pid", u64::from(successor.pid))
                     .number("generation", u64::from(successor.generation))
                     .end();
                 (exit::OK, text)
             }
-            Ok(Err(why)) => (exit::FAILED, why),
+            Ok(Outcome::AskAgain) => (exit::OK, AGAIN.to_owned()),
+            Ok(Outcome::Failed(why)) => (exit::FAILED, why),
             Err(_) => (exit::FAILED, "the service ended before the upgrade was decided".to_owned()),
+        }
+    }
+
+    /// A signal came to an older generation. What comes of it stands in this one's log.
+    fn reload(&self) -> (u8, String) {
+        match self.view.borrow().phase {
+            Phase::Serving => {
+                self.control.send(ToControl::Input(crate::generation::Input::Reload));
+                (exit::OK, String::new())
+            }
+            phase => (exit::FAILED, format!("generation {} is in phase {phase}", self.own)),
         }
     }
 
@@ -374,18 +399,6 @@ pub(crate) async fn is_busy(path: &Path) -> bool {
     }
 }
 
-/// Whether the other end has left, or is on its way.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::NotFound
-    )
-}
-
 /// Asks another generation for this part of its status, no longer than [`STATUS`].
 async fn ask(path: &Path, part: &str) -> io::Result<String> {
     match tokio::time::timeout(STATUS, ask_status(path, part)).await {
@@ -395,7 +408,7 @@ async fn ask(path: &Path, part: &str) -> io::Result<String> {
 }
 
 async fn ask_status(path: &Path, part: &str) -> io::Result<String> {
-    let channel = Channel::connect(path)?.into_async()?;
+    let channel = Channel::connect_when_there_is_room(path).await?.into_async()?;
     let command =
         Command { verb: Verb::Status.word().to_owned(), arguments: vec![part.to_owned()] };
     channel.send(&Message::Command(command), &[]).await?;

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -28,6 +28,9 @@ use crate::takeover::channel::{Came, Channel};
 use crate::takeover::successor::{Action, Input, Successor};
 use crate::takeover::wire::{self, Connection, Hello, Message, Offer, PROTOCOLS, Ready};
 use crate::work::{Hold, Peer, Registry};
+
+/// How long a start waits for room in the queue at the predecessor's control socket.
+pub const CONNECT: Duration = Duration::from_secs(5);
 
 /// What a predecessor gave, until the program has taken what it needs.
 pub(crate) struct Succession {
@@ -59,7 +62,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Asks the generation at `path` for the service and waits for its offer.
 pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
     let fail = |error| Error::io(TAKE_OVER, path.display().to_string(), error);
-    let channel = Channel::connect(path).map_err(fail)?;
+    let channel = Channel::connect_by(path, Instant::now() + CONNECT).map_err(fail)?;
     channel.check_peer().map_err(fail)?;
     let hello = Hello {
         protocols: PROTOCOLS,

@@ -59,7 +59,8 @@ pub mod predecessor;
 pub mod successor;
 pub mod wire;
 
-/// How long a peer may take to its `Hello` once it is connected.
+/// How long a peer may take to its `Hello` once it is connected or started. A successor that is started here may take no
+/// longer than to be ready ([`Builder::takeover_timeout`](crate::Builder::takeover_timeout)).
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a successor waits for the whole offer.
@@ -106,6 +107,14 @@ pub struct Limits {
     pub accepting: Duration,
     /// Successor: from `Resume` to `Rollback`.
     pub returning: Duration,
+}
+
+impl Limits {
+    /// How long a process that was started as a successor may take to its `Hello`: never longer than it may take to be
+    /// ready.
+    pub fn first_word(&self) -> Duration {
+        self.hello.min(self.takeover)
+    }
 }
 
 impl Default for Limits {

@@ -4,8 +4,10 @@
 //! Everything here runs on the control thread and never waits: what takes time is given to the runtime, and its end comes
 //! back as a message.
 
+mod passing;
 mod process;
 mod sending;
+mod telling;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -26,7 +28,6 @@ use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::Predecessor as Does;
 use crate::log::Log;
-use crate::operate::LAST_WORDS_FOLLOW;
 use crate::operator::is_busy;
 use crate::phase;
 use crate::respawn::Program;
@@ -41,9 +42,7 @@ pub(crate) use process::Process;
 pub use process::{LAST_WORDS, LEAVE_WITH_US};
 use sending::{Ended, Mover};
 pub use sending::{SEEK, SEEK_PAUSE};
-
-/// What came of an upgrade: the successor, or why not.
-pub(crate) type Outcome = Result<Heir, String>;
+pub(crate) use telling::Outcome;
 
 /// What came of a rollback.
 pub(crate) type RolledBack = Result<(), String>;
@@ -273,13 +272,19 @@ impl Upgrades {
             }
             Action::UpgradeRefused { ticket, why } => {
                 self.parts.log.line("upgrade-refused", &format!("Not upgrading: {why}"));
-                self.answer(vec![ticket], &Err(why));
+                self.answer(Vec::from_iter(ticket), &Outcome::Failed(why));
             }
+            Action::UpgradeFollows(why) => {
+                let line = format!("Upgrading once more after this one: {why}");
+                self.parts.log.line("upgrade-follows", &line);
+            }
+            Action::PassOn => self.pass_on(),
             Action::SuccessorRefused(why) => {
                 let line = format!("Not upgrading to one that asks by itself: {why}");
                 self.parts.log.line("upgrade-refused", &line);
             }
-            Action::Upgraded { tickets, heir } => self.answer(tickets, &Ok(heir)),
+            Action::Upgraded { tickets, heir } => self.answer(tickets, &Outcome::Upgraded(heir)),
+            Action::AskAgain { tickets } => self.answer(tickets, &Outcome::AskAgain),
             Action::RolledBack { tickets, done } => {
                 for reply in tickets.iter().filter_map(|ticket| self.rollbacks.remove(ticket)) {
                     let _ = reply.send(done.clone());
@@ -420,44 +425,6 @@ impl Upgrades {
                 Ended::Nowhere => control.send(ToControl::NowhereToMove),
             }
         }));
-    }
-
-    fn take_back(&mut self, heir: Heir, why: &Why) {
-        if let Some(moving) = self.moving.take() {
-            moving.over.cancel();
-        }
-        self.parts.handover.close();
-        let Heir { generation, pid } = heir;
-        let (event, words) = match why.reason {
-            Reason::Failed => (
-                "successor-lost",
-                format!("Generation {generation} (pid {pid}) died on probation: serving again"),
-            ),
-            _ => ("rollback", format!("The successor gives the service back: {why}")),
-        };
-        self.parts.log.line(event, &words);
-    }
-
-    fn upgrade_failed(&mut self, attempt: AttemptId, why: &Why, tickets: Vec<Ticket>) {
-        let why = match why.text.as_str() {
-            "" => why.to_string(),
-            text => text.to_owned(),
-        };
-        // Its last words stand in the log already.
-        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {why}"));
-        let words = self.processes.get(&attempt).map(Process::last_words).unwrap_or_default();
-        let told = match words.as_str() {
-            "" => why,
-            words => format!("{why}{LAST_WORDS_FOLLOW}{words}"),
-        };
-        self.answer(tickets, &Err(told));
-    }
-
-    fn answer(&mut self, tickets: Vec<Ticket>, outcome: &Outcome) {
-        for reply in tickets.iter().filter_map(|ticket| self.upgrades.remove(ticket)) {
-            // Whoever asked has left meanwhile; the log tells.
-            let _ = reply.send(outcome.clone());
-        }
     }
 
     fn take_over(&self, presence: Presence) {

@@ -175,6 +175,24 @@ fn a_worker_finishes_what_it_took_and_gives_back_the_rest() {
 }
 
 #[test]
+fn a_directory_of_jobs_is_left_with_none_claimed() {
+    const JOBS: usize = 10;
+    let directory = tempfile::tempdir().unwrap();
+    let names = |state: &str| std::fs::read_dir(directory.path().join(state)).unwrap().count();
+    std::fs::create_dir(directory.path().join("waiting")).unwrap();
+    for job in 0..JOBS {
+        std::fs::write(directory.path().join("waiting").join(job.to_string()), "").unwrap();
+    }
+    let argument = directory.path().to_str().unwrap();
+    let mut example = Example::start_with("jobs", argument, Ready::Stderr("Claimed ".to_owned()));
+    assert!(names("claimed") > 0, "a job is in hand");
+    example.term();
+    let report = example.report();
+    assert!(report.contains("  closed files in "), "{report}");
+    assert_eq!([names("waiting"), names("claimed"), names("failed")], [JOBS, 0, 0], "{report}");
+}
+
+#[test]
 fn blocking_work_that_asks_stops_at_a_boundary() {
     let mut example = Example::start("blocking", Ready::Stderr("Working".to_owned()));
     example.term();
@@ -198,6 +216,26 @@ fn stubborn_work_is_named_when_the_process_leaves_without_it() {
     }
     // Those that asked had stopped by then.
     assert!(log.contains("cut: 2 blocking calls"), "{log}");
+}
+
+#[test]
+fn stubborn_work_is_named_when_every_thread_of_the_runtime_is_blocked() {
+    let ready = Ready::Stderr("Working".to_owned());
+    let mut example = Example::start_with("blocking", "blocked", ready);
+    example.term();
+    let exit = example.target.wait(LIMIT).unwrap();
+    let log = example.target.whole_stderr(LIMIT).unwrap();
+    assert_eq!(exit.code, Some(lameduck::exit::DEADLINE.into()), "{log}");
+    for name in [
+        "blocking call a call into C",
+        "blocking call a driver",
+        "task a handler that blocks, 0",
+        "the async runtime was blocked",
+        // Those that ask were told, and had stopped by then.
+        "2 blocking calls",
+    ] {
+        assert!(log.contains(name), "{log}");
+    }
 }
 
 /// A program and the one that it runs, in a service that `how` says more of.

@@ -36,22 +36,54 @@ fn is_caught(model: Takeovers, law: &'static str) {
 /// Two versions; anything may happen, as often as it can.
 #[test]
 fn a_takeover_with_deaths_stops_and_rollbacks_at_every_step() {
-    holds(Takeovers { processes: 2, deaths: 2, stops: 2, rollbacks: 2, fault: None }, 1_000);
+    holds(
+        Takeovers { processes: 2, deaths: 2, stops: 2, rollbacks: 2, reloads: 0, fault: None },
+        1_000,
+    );
 }
 
 /// Three versions: a second attempt beside the first, after it failed, after it was rolled back, and a chain.
 #[test]
 fn two_takeovers_with_deaths_stops_and_rollbacks_at_every_step() {
-    holds(Takeovers { processes: 3, deaths: 2, stops: 2, rollbacks: 2, fault: None }, 50_000);
+    holds(
+        Takeovers { processes: 3, deaths: 2, stops: 2, rollbacks: 2, reloads: 0, fault: None },
+        50_000,
+    );
 }
 
 #[test]
 fn three_takeovers_with_a_death_at_every_step() {
-    holds(Takeovers { processes: 4, deaths: 1, stops: 0, rollbacks: 0, fault: None }, 30_000);
+    holds(
+        Takeovers { processes: 4, deaths: 1, stops: 0, rollbacks: 0, reloads: 0, fault: None },
+        30_000,
+    );
+}
+
+/// Signals to upgrade, to any process at any moment, also to one that serves no more.
+#[test]
+fn each_signal_is_followed_by_an_upgrade_or_refused() {
+    holds(
+        Takeovers { processes: 2, deaths: 1, stops: 1, rollbacks: 1, reloads: 3, fault: None },
+        15_000,
+    );
+    holds(
+        Takeovers { processes: 3, deaths: 1, stops: 0, rollbacks: 0, reloads: 2, fault: None },
+        10_000,
+    );
+    holds(
+        Takeovers { processes: 3, deaths: 0, stops: 1, rollbacks: 1, reloads: 2, fault: None },
+        100_000,
+    );
+}
+
+#[test]
+fn a_generation_that_loses_a_signal_which_is_for_another_is_caught() {
+    let faulty = Takeovers { reloads: 2, ..faulty(3, Fault::LosesSignals) };
+    is_caught(faulty, laws::SIGNALS_COUNT);
 }
 
 fn faulty(processes: usize, fault: Fault) -> Takeovers {
-    Takeovers { processes, deaths: 1, stops: 0, rollbacks: 1, fault: Some(fault) }
+    Takeovers { processes, deaths: 1, stops: 0, rollbacks: 1, reloads: 0, fault: Some(fault) }
 }
 
 #[test]

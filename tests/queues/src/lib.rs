@@ -15,7 +15,7 @@ pub mod nats;
 use std::time::Duration;
 
 /// How long a stop of the worker processes may take: their longest jobs do not fit into it.
-pub const GRACE: Duration = Duration::from_millis(800);
+pub const GRACE: Duration = Duration::from_secs(2);
 /// How many jobs they have in hand at once.
 pub const CONCURRENCY: usize = 16;
 /// How often they look for jobs where the queue tells nobody of them.

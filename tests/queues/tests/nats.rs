@@ -135,8 +135,12 @@ async fn a_consumer_acknowledges_what_it_finished_and_gives_the_rest_back() {
     assert_eq!(got, vec!["long".to_owned(); 2]);
 }
 
-/// How many messages of a producer arrive, which sends `sent` and ends as `end` says.
-fn arrived(sent: usize, end: impl FnOnce(&tokio::runtime::Runtime, async_nats::Client)) -> usize {
+/// How many of `all` messages of a producer arrive, which sends `sent` and ends as `end` says.
+fn arrived(
+    sent: usize,
+    all: usize,
+    end: impl FnOnce(&tokio::runtime::Runtime, async_nats::Client),
+) -> usize {
     let server = Server::start();
     let listening = tokio::runtime::Runtime::new().unwrap();
     let arrived = Arc::new(Mutex::new(0));
@@ -168,7 +172,7 @@ fn arrived(sent: usize, end: impl FnOnce(&tokio::runtime::Runtime, async_nats::C
         tokio::task::yield_now().await;
     });
     let deadline = std::time::Instant::now() + Duration::from_secs(1);
-    while *arrived.lock().unwrap() < sent && std::time::Instant::now() < deadline {
+    while *arrived.lock().unwrap() < all && std::time::Instant::now() < deadline {
         std::thread::yield_now();
     }
     *arrived.lock().unwrap()
@@ -176,19 +180,26 @@ fn arrived(sent: usize, end: impl FnOnce(&tokio::runtime::Runtime, async_nats::C
 
 #[test]
 fn a_producer_that_is_not_flushed_loses_messages() {
-    assert!(arrived(100, |_, _| {}) < 100);
+    assert!(arrived(100, 100, |_, _| {}) < 100);
 }
 
 #[test]
 fn a_producer_is_flushed_when_its_users_have_ended() {
-    let arrived = arrived(100, |runtime, producer| {
+    let arrived = arrived(100, 200, |runtime, producer| {
         runtime.block_on(async {
             let life = Lifecycle::builder().without_signals().start().unwrap();
-            life.resource("nats", producer, |nats| async move { nats.flush().await });
+            let nats = life.resource("nats", producer, |nats| async move { nats.flush().await });
+            // Its user sends its last words when it is told to end.
+            life.task("user", |drain| async move {
+                drain.started().await;
+                for _ in 0..100 {
+                    nats.publish(SUBJECT, "x".into()).await.unwrap();
+                }
+            });
             life.ready();
             life.stop();
             assert_eq!(life.run().await.code(), exit::OK);
         });
     });
-    assert_eq!(arrived, 100);
+    assert_eq!(arrived, 200);
 }

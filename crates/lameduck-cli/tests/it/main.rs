@@ -13,6 +13,7 @@ mod heads;
 mod http1;
 mod http2;
 mod jobs;
+mod left_behind;
 mod leftovers;
 mod orders;
 mod play;

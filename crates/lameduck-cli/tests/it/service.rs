@@ -312,7 +312,8 @@ fn reachable() -> PathBuf {
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
         let copy = directory.join("lameduck");
-        std::fs::copy(env!("CARGO_BIN_EXE_lameduck"), &copy).unwrap();
+        // By another process: what this one writes to is inherited by whatever a thread beside starts, and busy then.
+        run("cp", &[env!("CARGO_BIN_EXE_lameduck"), copy.to_str().unwrap()]);
         copy
     });
     copy.clone()

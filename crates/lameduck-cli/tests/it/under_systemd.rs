@@ -254,3 +254,22 @@ fn a_reload_to_a_version_that_fails_is_told_and_leaves_the_unit_as_it_was() {
     assert_eq!(systemd.property("MainPID"), before.1.to_string());
     assert!(systemd.property("StatusText").contains("upgrade failed, serving on"));
 }
+
+/// The main process gets the signal, and its successor has the service.
+#[test]
+fn a_signal_to_the_main_process_while_its_successor_is_on_probation_upgrades_that() {
+    let Some(systemd) = Systemd::start("20s") else { return };
+    let (_, first) = systemd.version();
+    assert!(systemd.reload().status.success());
+    let (generation, second) = systemd.version();
+    assert_eq!((generation, systemd.property("MainPID")), (2, first.to_string()));
+    let signalled = systemd.run("kill", &["-HUP", &first.to_string()]);
+    assert!(signalled.status.success(), "{signalled:?}");
+    until("the third generation", || (systemd.version().0 == 3).then_some(()));
+    // The first is out of the game with that, and the second is the one that could take back.
+    until("the main process to change", || {
+        (systemd.property("MainPID") == second.to_string()).then_some(())
+    });
+    systemd.outlive_the_watchdog();
+    systemd.is_up();
+}

@@ -106,7 +106,7 @@ impl Service {
 
     /// Asks again and again until this many generations are left.
     #[track_caller]
-    fn wait_generations(&self, count: usize) {
+    pub fn wait_generations(&self, count: usize) {
         let deadline = std::time::Instant::now() + LIMIT;
         loop {
             let status = self.status();

@@ -37,6 +37,11 @@ impl Control {
             GenerationAction::UpgradeFailed { .. } => {
                 self.hands.teller.reloaded(now, "the upgrade failed, serving on");
             }
+            // A manager that sent the signal waits for an answer, and hears no other process while the way back is open.
+            GenerationAction::PassOn => {
+                self.hands.teller.reloading(now);
+                self.hands.teller.reloaded(now, "passed on: the successor on probation upgrades");
+            }
             GenerationAction::HandOn { heir, .. } => self.hands.teller.upgraded(now, heir.pid),
             _ => {}
         }

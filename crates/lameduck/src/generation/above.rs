@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::attempt::{Attempt, Stage};
 use super::{Action, Generation, refused};
 use crate::phase::{self, Cause, Refusal};
-use crate::takeover::predecessor;
 use crate::takeover::successor::{self, Presence, Successor};
 
 impl Generation {
@@ -39,12 +38,11 @@ impl Generation {
             Does::GiveBack(why) => {
                 self.actions.push_back(Action::GiveBack(why));
                 self.live(now, phase::Input::PredecessorResumed);
-                for id in std::mem::take(&mut self.asking) {
-                    let why = refused(Refusal::NotServing);
-                    self.below_does(now, id, predecessor::Input::TurnedAway(why));
-                }
+                self.asking.clear();
+                self.turn_everybody_away(now, &refused(Refusal::NotServing));
                 self.no_way_back = "the service went back to the predecessor already";
                 self.answer_rollbacks(Ok(()));
+                self.begin_what_waits(now);
             }
             Does::NotGivenBack(why) => self.answer_rollbacks(Err(why.text)),
             Does::Failed(why) => {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{AttemptId, EXIT, Heir, LineId, Ticket};
-use crate::takeover::HELLO_TIMEOUT;
+use crate::takeover::Limits;
 use crate::takeover::predecessor::Predecessor;
 use crate::takeover::wire::{Hello, Why};
 
@@ -81,8 +81,13 @@ impl Attempt {
     }
 
     /// One whose process is about to be started.
-    pub(super) fn started_here(id: AttemptId, now: Instant, tickets: Vec<Ticket>) -> Attempt {
-        let timer = Some(now + HELLO_TIMEOUT);
+    pub(super) fn started_here(
+        id: AttemptId,
+        now: Instant,
+        tickets: Vec<Ticket>,
+        limits: &Limits,
+    ) -> Attempt {
+        let timer = Some(now + limits.first_word());
         let attempt = Attempt::new(id, now, Process::BeingStarted, Stage::Silent);
         Attempt { tickets, timer, ..attempt }
     }
@@ -92,13 +97,13 @@ impl Attempt {
         Attempt::new(id, now, Process::NotOurs, Stage::Talks)
     }
 
-    pub(super) fn started(&mut self, now: Instant, pid: u32) {
+    pub(super) fn started(&mut self, now: Instant, pid: u32, limits: &Limits) {
         if self.process == Process::BeingStarted {
             self.process = Process::Runs;
             self.pid = Some(pid);
             if self.stage == Stage::Silent {
                 // The system may have taken its time.
-                self.timer = Some(now + HELLO_TIMEOUT);
+                self.timer = Some(now + limits.first_word());
             }
         }
     }
@@ -120,6 +125,11 @@ impl Attempt {
 
     pub(super) fn heir(&self) -> Heir {
         Heir { pid: self.speaks, generation: self.generation }
+    }
+
+    /// Whether the service is on its way back from it.
+    pub(super) fn is_taking_back(&self) -> bool {
+        self.talk.as_ref().is_some_and(|(_, talk)| talk.is_taking_back())
     }
 
     /// Who has taken over, if it has and keeps it as far as is known.

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::attempt::{Attempt, Process, Stage};
 use super::{
-    Action, AttemptId, EXIT, Generation, KILL_AFTER, LineId, QUEUED, Queue, STOPPING, Ticket,
-    refused,
+    Action, AttemptId, EXIT, Generation, KILL_AFTER, LineId, QUEUED, Queue, STARTING, STOPPING,
+    Ticket, refused,
 };
 use crate::phase::{self, Cause, Phase, Refusal};
 use crate::takeover::Inventory;
@@ -15,17 +15,26 @@ use crate::takeover::wire::{Hello, Message, Reason, Why};
 
 impl Generation {
     pub(super) fn upgrade_asked(&mut self, now: Instant, ticket: Ticket, queue: Queue) {
-        let under_way = self.attempts.iter().find(|attempt| attempt.is_under_way());
         if let Some(why) = self.no_upgrade() {
-            self.refuse_upgrade(ticket, why);
-        } else if let Some(attempt) = under_way {
-            let why = attempt.under_way(now);
-            match queue {
-                Queue::Wait if self.waiting.len() < QUEUED => self.waiting.push(ticket),
-                Queue::Wait | Queue::Refuse => self.refuse_upgrade(ticket, why),
+            return self.refuse_upgrade(Some(ticket), why);
+        }
+        if self.is_beginning() {
+            return self.refuse_upgrade(Some(ticket), STARTING.to_owned());
+        }
+        let waits = self.waiting.len();
+        let under_way = self.attempts.iter_mut().find(|attempt| attempt.is_under_way());
+        let Some(attempt) = under_way else { return self.begin(now, vec![ticket]) };
+        match queue {
+            Queue::Join if attempt.tickets.len() < QUEUED => attempt.tickets.push(ticket),
+            Queue::Wait if waits < QUEUED => {
+                let why = attempt.under_way(now);
+                self.waiting.push(ticket);
+                self.actions.push_back(Action::UpgradeFollows(why));
             }
-        } else {
-            self.begin(now, vec![ticket]);
+            Queue::Wait | Queue::Join | Queue::Refuse => {
+                let why = attempt.under_way(now);
+                self.refuse_upgrade(Some(ticket), why);
+            }
         }
     }
 
@@ -41,19 +50,19 @@ impl Generation {
                 Some("this generation has handed the service on and is finishing".to_owned())
             }
             (_, Some(Cause::Signal(_) | Cause::Request), _) => Some(STOPPING.to_owned()),
-            (Phase::Starting, None, _) => Some("this generation is still starting".to_owned()),
+            (Phase::Starting, None, _) => Some(STARTING.to_owned()),
             (_, None, _) => None,
         }
     }
 
-    pub(super) fn refuse_upgrade(&mut self, ticket: Ticket, why: String) {
+    pub(super) fn refuse_upgrade(&mut self, ticket: Option<Ticket>, why: String) {
         self.actions.push_back(Action::UpgradeRefused { ticket, why });
     }
 
     /// Starts a successor.
     pub(super) fn begin(&mut self, now: Instant, tickets: Vec<Ticket>) {
         let id = self.new_attempt();
-        self.attempts.push(Attempt::started_here(id, now, tickets));
+        self.attempts.push(Attempt::started_here(id, now, tickets, &self.limits));
         self.actions.push_back(Action::UpgradeBegins(id));
         self.actions.push_back(Action::Start(id));
     }
@@ -64,32 +73,64 @@ impl Generation {
         id
     }
 
+    /// Whether a process is being started whose number is not known yet.
+    fn starts(&self) -> bool {
+        let starts = |attempt: &Attempt| attempt.stage == Stage::Silent && attempt.pid.is_none();
+        self.attempts.iter().any(starts)
+    }
+
+    pub(super) fn hear_the_early(&mut self, now: Instant) {
+        if !self.starts() {
+            for (line, hello) in std::mem::take(&mut self.early) {
+                self.hello(now, line, hello);
+            }
+        }
+    }
+
     /// The process we started introduces itself, or anybody else.
     pub(super) fn hello(&mut self, now: Instant, line: LineId, hello: Hello) {
+        if self.starts() && self.early.len() < QUEUED {
+            return self.early.push((line, hello));
+        }
         let talk = Predecessor::new(now, self.limits.clone());
+        let unwanted = |attempt: &Attempt| attempt.is_unwanted() && attempt.pid == Some(hello.pid);
+        let is_unwanted = self.attempts.iter().any(unwanted);
         let silent = self.attempts.iter_mut().find(|attempt| attempt.stage == Stage::Silent);
-        let (id, awaited) = match silent {
-            Some(attempt) if attempt.pid.is_none_or(|pid| pid == hello.pid) => {
+        let (id, why) = match silent {
+            Some(attempt) if !is_unwanted && attempt.pid == Some(hello.pid) => {
                 attempt.talks(line, talk, &hello);
                 (attempt.id, None)
             }
             other => {
-                let awaited = other.is_some();
+                let is_awaited = other.is_some();
                 let id = self.new_attempt();
                 let mut attempt = Attempt::by_hand(id, now);
                 attempt.talks(line, talk, &hello);
                 self.attempts.push(attempt);
-                (id, awaited.then_some(Refusal::AnotherStarting))
+                let why = match (is_unwanted, is_awaited) {
+                    // It was told to leave, and would take the service with it.
+                    (true, _) => {
+                        Some(Why::new(Reason::TimedOut, "it asks too late: it was given up"))
+                    }
+                    (false, true) => Some(refused(Refusal::AnotherStarting)),
+                    (false, false) => None,
+                };
+                (id, why)
             }
         };
-        self.below_does(now, id, predecessor::Input::Received(Message::Hello(hello)));
-        if let Some(refusal) = awaited {
-            let why = refused(refusal);
-            self.below_does(now, id, predecessor::Input::TurnedAway(why));
-        }
+        let input = match why {
+            // Not even asked for: that would have an effect on the predecessor's way back.
+            Some(why) => predecessor::Input::TurnedAway(why),
+            None => predecessor::Input::Received(Message::Hello(hello)),
+        };
+        self.below_does(now, id, input);
     }
 
     pub(super) fn said(&mut self, now: Instant, line: LineId, input: predecessor::Input) {
+        if input == predecessor::Input::Gone && self.early.iter().any(|(early, _)| *early == line) {
+            self.early.retain(|(early, _)| *early != line);
+            return self.actions.push_back(Action::Close(line));
+        }
         let Some(id) = self.on(line) else { return };
         if input == predecessor::Input::Gone {
             self.gone(now, id);
@@ -108,6 +149,8 @@ impl Generation {
         if gave_back {
             self.take_the_name();
         }
+        // Nothing came of it: what waited for it is this generation's to do.
+        self.begin_what_waits(now);
     }
 
     pub(super) fn take_the_name(&mut self) {
@@ -211,6 +254,10 @@ impl Generation {
             let why = refused(Refusal::AnotherStarting);
             return self.below_does(now, id, predecessor::Input::TurnedAway(why));
         }
+        if self.is_beginning() {
+            let why = refused(Refusal::NotServing);
+            return self.below_does(now, id, predecessor::Input::TurnedAway(why));
+        }
         if self.above.as_ref().is_some_and(|above| !above.holds_alone()) {
             // If both had a way back, the death of this one between them would leave two in service.
             self.asking.push(id);
@@ -298,10 +345,7 @@ impl Generation {
             self.take_the_name();
         }
         self.end_unwanted(now, id);
-        if !self.waiting.is_empty() && self.no_upgrade().is_none() {
-            let tickets = std::mem::take(&mut self.waiting);
-            self.begin(now, tickets);
-        }
+        self.begin_what_waits(now);
     }
 
     /// A process that runs on after its attempt is over is told to leave.
@@ -364,11 +408,16 @@ impl Generation {
         if self.life.cause() != Some(Cause::Successor) {
             return;
         }
-        let Some(attempt) = self.admitted.and_then(|id| self.attempt(id)) else { return };
-        let (heir, mut tickets) = (attempt.heir(), std::mem::take(&mut attempt.tickets));
-        tickets.append(&mut self.waiting);
+        self.pass_on_what_follows();
+        if let Some(attempt) = self.admitted.and_then(|id| self.attempt(id)) {
+            let (heir, tickets) = (attempt.heir(), std::mem::take(&mut attempt.tickets));
+            if !tickets.is_empty() {
+                self.actions.push_back(Action::Upgraded { tickets, heir });
+            }
+        }
+        let tickets = std::mem::take(&mut self.waiting);
         if !tickets.is_empty() {
-            self.actions.push_back(Action::Upgraded { tickets, heir });
+            self.actions.push_back(Action::AskAgain { tickets });
         }
     }
 

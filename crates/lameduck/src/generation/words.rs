@@ -29,8 +29,10 @@ pub struct Heir {
 /// What to do with an upgrade while another is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Queue {
-    /// It waits, and is answered with what comes of the one under way if that succeeds.
+    /// It waits, and one more follows the one under way.
     Wait,
+    /// It is answered with what comes of the one under way.
+    Join,
     /// It is refused.
     Refuse,
 }
@@ -53,6 +55,10 @@ pub enum Input {
         /// Whether it may wait.
         queue: Queue,
     },
+    /// The newest version is to serve, and nobody waits for the answer.
+    Reload,
+    /// The generation that serves was told to reload, or why not: the answer to [`Action::PassOn`].
+    PassedOn(Result<(), String>),
     /// Somebody wants the version before.
     RollbackAsked {
         /// Who waits for the answer.
@@ -189,11 +195,15 @@ pub enum Action {
     },
     /// An upgrade is not even begun.
     UpgradeRefused {
-        /// Who asked.
-        ticket: Ticket,
+        /// Who asked, if somebody waits for the answer.
+        ticket: Option<Ticket>,
         /// Why.
         why: String,
     },
+    /// The upgrade under way may have begun before the newest version was there: one more follows.
+    UpgradeFollows(String),
+    /// Tell the generation that serves to reload; tell with [`Input::PassedOn`] when it has heard.
+    PassOn,
     /// Somebody asked for the service by itself and was turned away.
     SuccessorRefused(Why),
     /// These upgrades are done.
@@ -202,6 +212,11 @@ pub enum Action {
         tickets: Vec<Ticket>,
         /// What they got.
         heir: Heir,
+    },
+    /// These upgrades waited for one that succeeded: the successor is to be asked for one more.
+    AskAgain {
+        /// Who waited.
+        tickets: Vec<Ticket>,
     },
     /// What became of these rollbacks.
     RolledBack {

@@ -10,7 +10,7 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower_service::Service;
 
 use crate::connection::{Age, Arrival, Stream, Wakers};
@@ -19,9 +19,7 @@ use crate::http::age::Clock;
 use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
-use crate::http::{
-    BoxError, FIRST_BYTE, HEAD, LINGERING, Lingers, PING, QUIET, QUIET_IDLE, QUIET_UPLOAD,
-};
+use crate::http::{BoxError, FIRST_BYTE, HEAD, Lingers, PING, QUIET, QUIET_IDLE, QUIET_UPLOAD};
 use crate::work::{Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -93,8 +91,8 @@ where
                 let cut_at = clock.cut_at;
                 return before(cut_at, http2(wire, service, clock, &terms)).await;
             }
-            First::Silent => return close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await,
-            First::Unfinished => return close(&Wire::new(stream, Vec::new()), QUIET).await,
+            First::Silent => return Wire::new(stream, Vec::new()).close(QUIET_IDLE).await,
+            First::Unfinished => return Wire::new(stream, Vec::new()).close(QUIET).await,
             First::Gone => return,
         }
     }
@@ -301,7 +299,7 @@ where
         // Closed for any reason but our asking an idle connection to finish: nothing more is owed.
         if asked == Asked::No || wire.answers() == Answers::CloseAnnounced {
             let quiet = if wire.is_inside_body() { QUIET_UPLOAD } else { QUIET };
-            return close(&wire, quiet).await;
+            return wire.close(quiet).await;
         }
         wire.rewind(&unused);
         if asked == Asked::Move {
@@ -317,7 +315,7 @@ where
         // A request may have arrived, whole or in part, in the moment the connection was let go.
         let unread = poll_fn(|cx| Poll::Ready(wire.poll_unread(cx))).await;
         if !unread {
-            return close(&wire, QUIET_IDLE).await;
+            return wire.close(QUIET_IDLE).await;
         }
     }
 }
@@ -459,28 +457,11 @@ where
     })
     .await;
     drop(connection);
-    close(&wire, QUIET).await;
+    wire.close(QUIET).await;
 }
 
 async fn time_out(wire: &Wire) {
     // A few bytes into an empty send buffer: written at once or not at all.
     let _ = poll_fn(|cx| Poll::Ready(wire.poll_write_raw(cx, REQUEST_TIMEOUT))).await;
-    close(wire, QUIET).await;
-}
-
-/// Half-closes and reads to the end, so that no reset erases what was sent (RFC 9112 §9.6).
-pub(crate) async fn close(wire: &Wire, quiet: Duration) {
-    if poll_fn(|cx| wire.poll_half_close(cx)).await.is_err() {
-        return;
-    }
-    let lingering = async {
-        loop {
-            match timeout(quiet, poll_fn(|cx| wire.poll_discard(cx))).await {
-                Ok(Ok(n)) if n > 0 => {}
-                // The end, an error, or silence.
-                Ok(Ok(_) | Err(_)) | Err(_) => return,
-            }
-        }
-    };
-    let _ = timeout(LINGERING, lingering).await;
+    wire.close(QUIET).await;
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout};
 
 use crate::http::QUIET;
-use crate::http::connection;
 use crate::http::frames::close_frame;
 use crate::http::websocket::Place;
 use crate::http::wire::Wire;
@@ -198,5 +197,5 @@ pub(crate) async fn part(wire: Arc<Wire>) {
         let send = poll_fn(|cx| wire.poll_close_websocket(cx, &frame, Place::BetweenFrames));
         let _ = timeout(QUIET, send).await;
     }
-    connection::close(&wire, QUIET).await;
+    wire.close(QUIET).await;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::connection::{Handshake, Stream, Wakers};
-use crate::http::connection::{close, silence};
+use crate::http::connection::silence;
 use crate::http::wire::Wire;
 use crate::http::{QUIET, QUIET_IDLE, TLS_HANDSHAKE, TLS_HANDSHAKE_AT_STOP};
 use crate::work::{Side, Told};
@@ -31,7 +31,7 @@ pub(crate) async fn shake_hands(
     match first_byte(&mut stream, silence, bound).await {
         FirstByte::Came => {}
         FirstByte::Never => {
-            close(&Wire::new(stream, Vec::new()), QUIET_IDLE).await;
+            Wire::new(stream, Vec::new()).close(QUIET_IDLE).await;
             return None;
         }
         FirstByte::Gone => return None,
@@ -41,7 +41,7 @@ pub(crate) async fn shake_hands(
         Ok(encrypted) => Some(encrypted),
         Err(bare) => {
             // The alert says why. It must not be erased by a reset.
-            close(&Wire::new(bare, Vec::new()), QUIET).await;
+            Wire::new(bare, Vec::new()).close(QUIET).await;
             None
         }
     }

@@ -4,16 +4,20 @@ mod view;
 mod websocket;
 mod writing;
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 use writing::Writing;
 
 use crate::connection::{Stream, Wakers};
+use crate::http::LINGERING;
 use crate::http::framing::{BodyLength, Framing};
 use crate::http::ping::PingAck;
 #[cfg(feature = "rustls023")]
@@ -354,8 +358,26 @@ impl Wire {
         }
     }
 
+    /// Half-closes and reads to the end, so that no reset erases what was sent (RFC 9112 §9.6). Nothing may come for
+    /// `quiet` at most.
+    pub(crate) async fn close(&self, quiet: Duration) {
+        if poll_fn(|cx| self.poll_half_close(cx)).await.is_err() {
+            return;
+        }
+        let lingering = async {
+            loop {
+                match timeout(quiet, poll_fn(|cx| self.poll_discard(cx))).await {
+                    Ok(Ok(n)) if n > 0 => {}
+                    // The end, an error, or silence.
+                    Ok(Ok(_) | Err(_)) | Err(_) => return,
+                }
+            }
+        };
+        let _ = timeout(LINGERING, lingering).await;
+    }
+
     /// Reads and throws away; 0 at the end of the stream.
-    pub(crate) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut bytes = [0; 4096];
         let mut buf = ReadBuf::new(&mut bytes);
         ready!(Pin::new(&mut self.lock().stream).poll_read(cx, &mut buf))?;

@@ -1,6 +1,6 @@
 //! The one task of a worker: it takes one event after the other, and everything it holds is in one table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -92,6 +92,7 @@ pub(super) fn start<Q: Queue>(jobs: Jobs<'_, Q>) -> Result<Worker, Error> {
             next_id: 0,
             draining: false,
             waiting: None,
+            giving_back: None,
             events,
         };
         desk.run(received).await;
@@ -158,6 +159,8 @@ struct Desk<Q: Queue> {
     next_id: u64,
     draining: bool,
     waiting: Option<AbortHandle>,
+    /// Gives back once more what could not be given back.
+    giving_back: Option<AbortHandle>,
     events: mpsc::Sender<Event<Q>>,
 }
 
@@ -296,14 +299,30 @@ impl<Q: Queue> Desk<Q> {
         }
     }
 
-    fn keep(&self) {
+    /// Keeps alive what is worked on. What is held and not worked on could not be given back, and is tried once more: kept
+    /// alive it would be nobody's for ever.
+    fn keep(&mut self) {
         let held = Arc::clone(&self.held);
-        let jobs: Vec<_> = held.jobs().values().cloned().collect();
-        if jobs.is_empty() {
+        let (working, idle): (Vec<_>, Vec<_>) = {
+            let jobs = held.jobs();
+            let all = jobs.iter().map(|(id, job)| (*id, job.clone()));
+            all.partition(|(id, _)| self.handles.contains_key(id))
+        };
+        let tries = self.giving_back.as_ref().is_some_and(|trying| !trying.is_finished());
+        if !idle.is_empty() && !tries {
+            let (held, idle) =
+                (Arc::clone(&held), BTreeSet::from_iter(idle.into_iter().map(|(id, _)| id)));
+            // Beside the worker: a queue that hangs must not keep it from what else happens.
+            let again =
+                tokio::spawn(async move { held.give_back_said(move |id| idle.contains(id)).await });
+            self.giving_back = Some(again.abort_handle());
+        }
+        if working.is_empty() {
             return;
         }
+        let working = working.into_iter().map(|(_, job)| job).collect();
         drop(tokio::spawn(async move {
-            if let Err(error) = held.queue.keep(jobs).await {
+            if let Err(error) = held.queue.keep(working).await {
                 held.refused("keep claims", &error);
             }
         }));
@@ -348,14 +367,15 @@ impl<Q: Queue> Held<Q> {
 
     /// Gives back everything that is held and not worked on.
     async fn give_back_idle(&self, running: &BTreeMap<u64, AbortHandle>) {
-        let idle = |id: &u64| !running.contains_key(id);
-        if let Err(error) = self.give_back(idle).await {
-            self.log.line("jobs", &format!("{}: {error}", self.name));
-        }
+        self.give_back_said(|id| !running.contains_key(id)).await;
     }
 
     async fn give_back_all_said(&self) {
-        if let Err(error) = self.give_back(|_| true).await {
+        self.give_back_said(|_| true).await;
+    }
+
+    async fn give_back_said(&self, is_it: impl Fn(&u64) -> bool) {
+        if let Err(error) = self.give_back(is_it).await {
             self.log.line("jobs", &format!("{}: {error}", self.name));
         }
     }

@@ -186,7 +186,8 @@ impl Builder {
     }
 
     /// How long a successor may take from its introduction to its readiness, unless it asks for more. Default
-    /// [`TAKEOVER_TIMEOUT`](crate::takeover::TAKEOVER_TIMEOUT), 60 s.
+    /// [`TAKEOVER_TIMEOUT`](crate::takeover::TAKEOVER_TIMEOUT), 60 s. A shorter one than
+    /// [`HELLO_TIMEOUT`](crate::takeover::HELLO_TIMEOUT) bounds the introduction as well.
     pub fn takeover_timeout(mut self, takeover: Duration) -> Builder {
         self.takeover_timeout = takeover;
         self

@@ -8,6 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::control::View;
 use crate::phase::Asked;
 
+/// How long before the cut blocking work that asks is told to stop, if the drain has not begun by then.
+pub const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// The drain signal: finish what is in hand, take nothing new.
 ///
 /// It comes once and stays. Cloning is cheap; all clones are the same signal.
@@ -50,7 +53,11 @@ impl Drain {
         self.token.is_cancelled()
     }
 
-    /// The same question, as a checkpoint in a loop of blocking work: between two steps it costs a read of memory.
+    /// Whether blocking work should end, as a checkpoint between two steps of its loop: it costs two reads of memory.
+    ///
+    /// It says so with the drain, and [`LAST_CALL`](crate::lifecycle::LAST_CALL) before the cut in any case (half way, when
+    /// there are less than twice that): a runtime whose threads are all blocked cannot begin the drain, and work on other
+    /// threads still can end where it is whole.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
@@ -68,7 +75,12 @@ impl Drain {
     /// # Ok(()) }
     /// ```
     pub fn should_stop(&self) -> bool {
-        self.is_draining()
+        if self.is_draining() {
+            return true;
+        }
+        // Written by the control thread, which no runtime can block.
+        let last_call = self.view.borrow().ahead_of_cut(LAST_CALL);
+        last_call.is_some_and(|at| at <= Instant::now())
     }
 
     /// What long-lived work is asked for now, of which the drain is only the last step; see [`Asked`].

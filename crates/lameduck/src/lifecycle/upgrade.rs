@@ -13,6 +13,7 @@ use crate::shared::Cells;
 use crate::states::Origin;
 use crate::takeover::successor;
 use crate::takeover::wire::{MAX_TEXT, Status};
+use crate::upgrade::Outcome;
 
 impl Lifecycle {
     /// Says that this start takes long: a predecessor waits at least `more` from now, and logs what for. Nothing
@@ -109,9 +110,10 @@ impl Lifecycle {
         let (reply, outcome) = oneshot::channel();
         self.shared.control.send(Message::Upgrade { queue: Queue::Refuse, reply });
         match outcome.await {
-            Ok(Ok(successor)) => Ok((successor.pid, successor.generation)),
-            Ok(Err(why)) => Err(fail(why)),
-            Err(_) => Err(fail("the service is ending".to_owned())),
+            Ok(Outcome::Upgraded(successor)) => Ok((successor.pid, successor.generation)),
+            Ok(Outcome::Failed(why)) => Err(fail(why)),
+            // Only who waits for one that is under way is told to ask again.
+            Ok(Outcome::AskAgain) | Err(_) => Err(fail("the service is ending".to_owned())),
         }
     }
 }

@@ -108,6 +108,18 @@ impl Channel {
         }
     }
 
+    /// The same for a task: it waits for room as long as its caller lets it.
+    pub(crate) async fn connect_when_there_is_room(path: &Path) -> io::Result<Channel> {
+        loop {
+            match Channel::connect(path) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(QUEUE_PAUSE).await;
+                }
+                connected => return connected,
+            }
+        }
+    }
+
     /// Refuses another user, root excepted.
     pub(crate) fn check_peer(&self) -> io::Result<()> {
         const ROOT: u32 = 0;

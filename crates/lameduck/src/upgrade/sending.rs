@@ -1,7 +1,6 @@
 //! Sends the connections that can move to the successor, one message each; and when that is gone, to the generation that
 //! serves then.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::passing::tell;
 use crate::conversation::{SEND, unless};
-use crate::exit;
 use crate::generations::Place;
 use crate::handover::{Handover, Moved};
 use crate::operate::ADOPT;
-use crate::takeover::channel::{AsyncChannel, Came, Channel};
-use crate::takeover::wire::{Command, Connection, Message};
+use crate::takeover::channel::{AsyncChannel, Came};
+use crate::takeover::wire::{Connection, Message};
 
 /// How often the generation that serves is looked for: at the moment of another upgrade it may not serve yet.
 pub const SEEK: u32 = 5;
@@ -136,25 +135,14 @@ impl Mover {
             if self.place.leads_to(self.own) || self.over.is_cancelled() {
                 return None;
             }
-            if let Ok(Ok(newest)) = tokio::time::timeout(SEND, self.ask()).await {
+            if let Ok(Ok(newest)) =
+                tokio::time::timeout(SEND, tell(&self.place, self.own, ADOPT)).await
+            {
                 return Some(newest);
             }
             tokio::time::sleep(SEEK_PAUSE).await;
         }
         None
-    }
-
-    async fn ask(&self) -> io::Result<AsyncChannel> {
-        let channel = Channel::connect(self.place.name())?;
-        channel.check_peer()?;
-        let channel = channel.into_async()?;
-        let command =
-            Command { verb: ADOPT.to_owned(), arguments: vec![format!("generation {}", self.own)] };
-        channel.send(&Message::Command(command), &[]).await?;
-        match channel.receive().await? {
-            Came::Message(Message::Reply(reply), _) if reply.code == exit::OK => Ok(channel),
-            Came::Message(..) | Came::End => Err(io::ErrorKind::ConnectionRefused.into()),
-        }
     }
 }
 

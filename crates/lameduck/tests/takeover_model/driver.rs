@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use lameduck::generation::{Action, Generation, Input, Timer};
+use lameduck::generation::{Action, AttemptId, Generation, Input, Timer};
 use lameduck::phase::{self, Cause, Phase};
 use lameduck::takeover::wire::{Message, Ready, Reason, Why};
 use lameduck::takeover::{Inventory, predecessor, successor};
@@ -30,6 +30,8 @@ pub enum Fault {
     AdmitsInProbation,
     /// A failed takeover stops the predecessor.
     StopsServingOnFailure,
+    /// A signal that is for another is said to be passed on, and is not.
+    LosesSignals,
 }
 
 /// The machine of one process at work.
@@ -67,7 +69,7 @@ impl Takeovers {
     pub fn happens(&self, world: &mut World, event: Event) {
         match event {
             Event::Starts(id, predecessor) => {
-                self.start(world, id, predecessor);
+                world.start(id, predecessor);
                 self.drive(world, id, [Input::Above(successor::Input::Tick)]);
             }
             Event::Arrives(id, end) => self.arrives(world, id, end),
@@ -85,8 +87,7 @@ impl Takeovers {
             Event::Fires(id, timer) => self.fires(world, id, timer),
             Event::Dies(id) => {
                 world.deaths -= 1;
-                world.killed = true;
-                world.end(id);
+                world.kill(id);
             }
             Event::IsStopped(id) => {
                 world.stops -= 1;
@@ -96,8 +97,39 @@ impl Takeovers {
                 world.rollbacks -= 1;
                 self.drive(world, id, [Input::RollbackAsked { ticket: OPERATOR }]);
             }
+            Event::IsToReload(id) => {
+                world.reloads -= 1;
+                world.owed = true;
+                self.drive(world, id, [Input::Reload]);
+            }
+            Event::PassesOn(id) => self.passes_on(world, id),
+            Event::IsUnwanted(id) => {
+                world.processes[id].is_unwanted = false;
+                self.stops(world, id);
+            }
+            Event::ChildEnds => {
+                if let Some((parent, attempt)) = world.ended.pop_front() {
+                    let how = String::new();
+                    self.drive(world, parent, [Input::Exited { attempt, how }]);
+                }
+            }
         }
         forget_what_is_over(world);
+    }
+
+    /// The name leads to whoever is to hear.
+    fn passes_on(&self, world: &mut World, id: usize) {
+        world.processes[id].passes_on = false;
+        let serves = world.name;
+        let done = if self.fault == Some(Fault::LosesSignals) {
+            Ok(())
+        } else if serves != id && world.processes[serves].gives() {
+            self.drive(world, serves, [Input::Reload]);
+            Ok(())
+        } else {
+            Err(String::new())
+        };
+        self.drive(world, id, [Input::PassedOn(done)]);
     }
 
     fn arrives(&self, world: &mut World, successor: usize, end: End) {
@@ -237,8 +269,7 @@ impl Driver<'_> {
                 self.work.push_back(below(line as usize, predecessor::Input::Gone));
             }
             Action::KillPeer(line) => {
-                self.world.killed = true;
-                self.world.end(line as usize);
+                self.world.kill(line as usize);
             }
             Action::UpgradeFailed { .. } if self.fault == Some(Fault::StopsServingOnFailure) => {
                 let stop = phase::Input::Stop(Cause::Request);
@@ -260,20 +291,53 @@ impl Driver<'_> {
             Action::GiveBack(_) => self.process().owes = false,
             // It has nothing to serve with.
             Action::NotTakingOver(_) => self.world.end(self.id),
-            Action::Start(_) | Action::End(_) | Action::Kill(_) => {
-                self.world.broken = Some(laws::PHASES_AGREE);
+            Action::Start(attempt) => self.begin(attempt),
+            Action::End(attempt) => {
+                if let Some(child) = self.child(attempt) {
+                    self.world.processes[child].is_unwanted = true;
+                }
             }
+            Action::Kill(attempt) => {
+                if let Some(child) = self.child(attempt) {
+                    self.world.kill(child);
+                }
+            }
+            Action::PassOn => self.process().passes_on = true,
+            Action::UpgradeRefused { ticket: None, .. } => self.world.owed = false,
             Action::TakeName => self.world.name = self.id,
             Action::UpgradeBegins(_)
             | Action::Progress(_)
             | Action::SuccessorLeft
             | Action::UpgradeFailed { .. }
             | Action::UpgradeRefused { .. }
+            | Action::UpgradeFollows(_)
             | Action::SuccessorRefused(_)
             | Action::Upgraded { .. }
+            | Action::AskAgain { .. }
             | Action::RolledBack { .. }
             | Action::PredecessorLetGo => {}
         }
+    }
+
+    /// Starts the next process that was not, if there is one left.
+    fn begin(&mut self, attempt: AttemptId) {
+        self.world.owed = false;
+        self.world.begun += 1;
+        let not_started = |process: &Process| process.life == Life::NotStarted;
+        let Some(child) = self.world.processes.iter().position(not_started) else {
+            return self.work.push_back(Input::NotStarted { attempt, why: String::new() });
+        };
+        self.world.start(child, self.id);
+        self.world.processes[child].parent = Some((self.id, attempt));
+        self.work.push_back(Input::Started { attempt, pid: child as u32 });
+        let work = VecDeque::from([Input::Above(successor::Input::Tick)]);
+        Driver { fault: self.fault, world: self.world, id: child, work }.run();
+    }
+
+    /// The process of an attempt, if it lives.
+    fn child(&mut self, attempt: AttemptId) -> Option<usize> {
+        let started = Some((self.id, attempt));
+        self.world.processes.iter().position(|process| process.parent == started)
     }
 
     fn live(&mut self, action: phase::Action) {

@@ -2,6 +2,7 @@
 
 use stateright::Property;
 
+use lameduck::generation::Timer;
 use lameduck::phase::Phase;
 
 use crate::world::{End, Order, Process, Takeovers, World};
@@ -16,8 +17,13 @@ pub const PHASES_AGREE: &str = "the phases follow the takeover";
 
 pub const NAME_LEADS: &str = "the name leads to who serves when nothing is under way";
 
-const LAWS: [&str; 7] = [
+pub const SIGNALS_COUNT: &str = "a signal is followed by an upgrade that began after it";
+pub const NOT_TOO_MANY: &str = "there are no more upgrades than signals";
+
+const LAWS: [&str; 9] = [
     NAME_LEADS,
+    SIGNALS_COUNT,
+    NOT_TOO_MANY,
     SOMEBODY_ACCEPTS,
     ONE_COMMIT,
     ONE_SERVES,
@@ -44,6 +50,12 @@ pub fn properties(model: &Takeovers) -> Vec<Property<Takeovers>> {
         }),
         Property::always(PHASES_AGREE, |_, world: &World| {
             world.broken.is_none_or(|broken| broken == LOST_IS_REPLACED)
+        }),
+        Property::always(SIGNALS_COUNT, |_, world: &World| {
+            !world.owed || !is_at_rest(world) || is_awaited(world)
+        }),
+        Property::always(NOT_TOO_MANY, |model: &Takeovers, world: &World| {
+            model.reloads == 0 || world.begun <= model.reloads - world.reloads
         }),
         Property::sometimes("a takeover is final", |_, world: &World| {
             serves(&world.processes[1]) && !world.processes[0].is_alive() && !world.killed
@@ -79,6 +91,11 @@ pub fn properties(model: &Takeovers) -> Vec<Property<Takeovers>> {
                     && first.handed_over
             },
         ));
+    }
+    if model.reloads > 1 {
+        properties.push(Property::sometimes("one signal is for two", |model, world: &World| {
+            is_at_rest(world) && world.reloads == 0 && world.begun < model.reloads
+        }));
     }
     if model.processes > 2 {
         properties.push(Property::sometimes("a third generation serves", |_, world: &World| {
@@ -146,9 +163,23 @@ fn one_commit(world: &World) -> bool {
 fn is_at_rest(world: &World) -> bool {
     let mut channels = world.channels.iter().flatten();
     let mut living = world.processes.iter().filter(|process| process.is_alive());
-    channels.all(|channel| {
-        channel.next(End::Predecessor).is_none() && channel.next(End::Successor).is_none()
-    }) && living.all(|process| process.orders.is_empty() && !process.initialising)
+    world.ended.is_empty()
+        && channels.all(|channel| {
+            channel.next(End::Predecessor).is_none() && channel.next(End::Successor).is_none()
+        })
+        && living.all(|process| {
+            let is_told = process.passes_on || process.is_unwanted;
+            process.orders.is_empty() && !process.initialising && !is_told
+        })
+}
+
+/// Whether somebody waits for a successor, or for its process, within a bound.
+fn is_awaited(world: &World) -> bool {
+    let mut living = world.processes.iter().filter(|process| process.is_alive());
+    living.any(|process| {
+        let mut timers = process.generation.timers();
+        timers.any(|(timer, _)| matches!(timer, Timer::Below(_) | Timer::Process(_)))
+    })
 }
 
 /// Whoever serves is found under the control name.

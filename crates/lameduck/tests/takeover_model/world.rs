@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use stateright::{Model, Property};
 
-use lameduck::generation::{Generation, Timer};
+use lameduck::generation::{AttemptId, Generation, Timer};
 use lameduck::phase::{self, Machine, Phase, Step};
 use lameduck::takeover::Limits;
 use lameduck::takeover::successor::Successor;
@@ -25,6 +25,8 @@ pub struct Takeovers {
     pub stops: u8,
     /// How many rollbacks the operator may order.
     pub rollbacks: u8,
+    /// How many signals to upgrade may come. With any, successors are started by nobody else.
+    pub reloads: u8,
     /// What the drivers of the machines do wrong.
     pub fault: Option<Fault>,
 }
@@ -37,6 +39,13 @@ pub struct World {
     pub deaths: u8,
     pub stops: u8,
     pub rollbacks: u8,
+    pub reloads: u8,
+    /// Upgrades that signals began.
+    pub begun: u8,
+    /// A signal came that no upgrade has begun after and nobody has refused.
+    pub owed: bool,
+    /// Processes that ended, whose parents have not heard.
+    pub ended: VecDeque<(usize, AttemptId)>,
     /// Somebody was killed, by the world or by a predecessor that gave up on it.
     pub killed: bool,
     /// The operator stopped the one in charge, and with it the service.
@@ -78,6 +87,12 @@ pub struct Process {
     pub stopped: bool,
     /// One of its successors accepted.
     pub handed_over: bool,
+    /// Who started it, and as what.
+    pub parent: Option<(usize, AttemptId)>,
+    /// Its parent told it to leave, and it has not heard.
+    pub is_unwanted: bool,
+    /// It tells whoever serves of a signal.
+    pub passes_on: bool,
 }
 
 /// A socket that keeps message boundaries, between a successor and its predecessor.
@@ -128,6 +143,14 @@ pub enum Event {
     IsAskedToGiveBack(usize),
     /// The operator asks this one to take the service back.
     IsAskedToTakeBack(usize),
+    /// A signal to upgrade reaches it.
+    IsToReload(usize),
+    /// Whoever serves hears from it of a signal, or nobody does.
+    PassesOn(usize),
+    /// It hears that it is not wanted.
+    IsUnwanted(usize),
+    /// The next parent hears of the end of its child.
+    ChildEnds,
 }
 
 /// Every input comes at this instant and every timer fires at its own, so that the space is finite; which of two
@@ -163,6 +186,9 @@ impl Process {
             owes: false,
             stopped: false,
             handed_over: false,
+            parent: None,
+            is_unwanted: false,
+            passes_on: false,
         }
     }
 
@@ -172,7 +198,7 @@ impl Process {
     }
 
     /// Whether a successor can reach it: its control socket takes its place once it has taken over.
-    fn gives(&self) -> bool {
+    pub fn gives(&self) -> bool {
         let took_over = self.generation.above().is_none_or(Successor::has_taken_over);
         self.is_alive() && self.generation.life().phase() == Phase::Serving && took_over
     }
@@ -212,8 +238,22 @@ impl Channel {
 }
 
 impl World {
+    /// Ends a process by force: a signal that it had taken dies with it.
+    pub fn kill(&mut self, process: usize) {
+        self.killed = true;
+        self.owed = false;
+        self.end(process);
+    }
+
     /// Ends a process: the kernel closes what it held. What it had sent can still be read.
     pub fn end(&mut self, process: usize) {
+        if self.processes[process].passes_on {
+            // The signal dies with it.
+            self.owed = false;
+        }
+        let parent = self.processes[process].parent;
+        self.ended.extend(parent.filter(|(parent, _)| self.processes[*parent].is_alive()));
+        self.ended.retain(|(parent, _)| *parent != process);
         self.processes[process] = Process::ended();
         for (successor, channel) in self.channels.iter_mut().enumerate() {
             let Some(open) = channel else { continue };
@@ -238,6 +278,10 @@ impl Model for Takeovers {
             deaths: self.deaths,
             stops: self.stops,
             rollbacks: self.rollbacks,
+            reloads: self.reloads,
+            begun: 0,
+            owed: false,
+            ended: VecDeque::new(),
             killed: false,
             service_stopped: false,
             name: 0,
@@ -250,18 +294,19 @@ impl Model for Takeovers {
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
         for (id, process) in world.processes.iter().enumerate() {
             match process.life {
+                Life::NotStarted if self.reloads > 0 => {}
                 Life::NotStarted => {
                     let others =
                         (0..self.processes).filter(|other| world.processes[*other].gives());
                     events.extend(others.map(|other| Event::Starts(id, other)));
                     // Which of those not started goes first makes no difference.
-                    return self.channel_events(world, events);
+                    return self.common_events(world, events);
                 }
                 Life::Alive => self.process_events(world, id, events),
                 Life::Ended => {}
             }
         }
-        self.channel_events(world, events);
+        self.common_events(world, events);
     }
 
     fn next_state(&self, world: &World, event: Event) -> Option<World> {
@@ -294,6 +339,15 @@ impl Takeovers {
         if world.deaths > 0 {
             events.push(Event::Dies(id));
         }
+        if world.reloads > 0 {
+            events.push(Event::IsToReload(id));
+        }
+        if process.passes_on {
+            events.push(Event::PassesOn(id));
+        }
+        if process.is_unwanted {
+            events.push(Event::IsUnwanted(id));
+        }
         if world.stops > 0 && !process.stopped {
             events.push(Event::IsStopped(id));
         }
@@ -307,7 +361,10 @@ impl Takeovers {
         }
     }
 
-    fn channel_events(&self, world: &World, events: &mut Vec<Event>) {
+    fn common_events(&self, world: &World, events: &mut Vec<Event>) {
+        if !world.ended.is_empty() {
+            events.push(Event::ChildEnds);
+        }
         for (successor, channel) in world.channels.iter().enumerate() {
             let Some(channel) = channel else { continue };
             for end in [End::Predecessor, End::Successor] {
@@ -317,9 +374,11 @@ impl Takeovers {
             }
         }
     }
+}
 
+impl World {
     /// Opens the channel of a process that starts.
-    pub fn start(&self, world: &mut World, id: usize, predecessor: usize) {
+    pub fn start(&mut self, id: usize, predecessor: usize) {
         let limits = Limits::default();
         let hello = Hello {
             protocols: PROTOCOLS,
@@ -327,7 +386,7 @@ impl Takeovers {
             pid: id as u32,
             generation: None,
         };
-        world.channels[id] = Some(Channel {
+        self.channels[id] = Some(Channel {
             predecessor,
             to_predecessor: VecDeque::new(),
             to_successor: VecDeque::new(),
@@ -338,10 +397,10 @@ impl Takeovers {
             dismissed: false,
             late: false,
         });
-        world.processes[id].life = Life::Alive;
+        self.processes[id].life = Life::Alive;
         let above = Successor::new(epoch(), limits.clone(), hello);
         let number = id as u32 + 1;
         let generation = Generation::new(phases(), number, Some(above), limits);
-        world.processes[id].generation = generation;
+        self.processes[id].generation = generation;
     }
 }

@@ -11,7 +11,7 @@ use lameduck_verify::target::proc::descriptors;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::support::{BOUND, Service, example, wait, who};
+use crate::support::{BOUND, Service, copy_program, example, wait, who};
 
 /// A user who is not this one.
 const NOBODY: u32 = 65534;
@@ -194,7 +194,7 @@ fn another_user_is_refused() {
     }
     // A copy, since the build's own directory may be closed to others.
     let program = service.file("program");
-    std::fs::copy(example("misbehaving_successor"), &program).unwrap();
+    copy_program(&example("misbehaving_successor"), &program);
     service.wish("raw listen");
     let stranger = Target::command(&program).arg(&socket).arg(service.file("wishes"));
     let stranger = stranger.user(NOBODY, NOBODY).start().unwrap();

@@ -79,7 +79,7 @@ fn a_storm_of_signals_leaves_one_generation_and_loses_nothing() {
     let running = load.until(Until::Elapsed(BOUND * 2)).start().unwrap();
     running.wait_flowing(BOUND).unwrap();
     let begun = Instant::now();
-    for number in 1..=times(30) {
+    for number in 1..=times(100) {
         let (_, pid) = who(&service.get("/"));
         // It may be leaving already: then the signal is for nobody.
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
@@ -103,9 +103,12 @@ fn a_storm_of_signals_leaves_one_generation_and_loses_nothing() {
     let (generation, _) = who(&service.get("/"));
     assert!(generation > 5, "the storm was felt: {}", service.target.stderr());
     println!("{generation} generations: {report}");
-    // The active one, and the one that waits for its probation to end.
-    wait(|| service.processes().len() <= 2, || format!("{:?}", service.processes()));
-    service.stop();
+    // The last signal may still be followed by an upgrade, and whoever was asked may have handed the service on meanwhile.
+    let is_over = || {
+        let _ = ask(&service.control(), Verb::Stop, &[]);
+        service.processes().is_empty()
+    };
+    wait(is_over, || format!("{:?}: {}", service.processes(), service.target.stderr()));
 }
 
 fn busy_older_generations(service: &Service) -> usize {

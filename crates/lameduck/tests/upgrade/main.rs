@@ -6,4 +6,6 @@ mod leaks;
 mod load;
 mod moves;
 mod probation;
+mod signals;
+mod superior;
 mod support;

@@ -6,7 +6,9 @@ use lameduck::operate::Verb;
 use lameduck_verify::probe::http2::{Client, Frame, UpTo, acknowledgement, flag, kind};
 use lameduck_verify::probe::{Until, Wire, http1, raise_open_files, watch};
 
-use crate::support::{BOUND, Conversation, Service, Setup, free_address, wait, wait_gone, who};
+use crate::support::{
+    BOUND, Conversation, Service, Setup, copy_program, free_address, wait, wait_gone, who,
+};
 
 /// Idle connections of one upgrade.
 const MANY: usize = 1_000;
@@ -206,7 +208,7 @@ fn v6_address() -> String {
 }
 
 /// The inode of the one listening socket at this address, as the kernel tells it.
-fn listening_inode(address: &str) -> String {
+pub fn listening_inode(address: &str) -> String {
     let address: std::net::SocketAddr = address.parse().unwrap();
     let table = if address.is_ipv6() { "/proc/net/tcp6" } else { "/proc/net/tcp" };
     let table = std::fs::read_to_string(table).unwrap();
@@ -228,7 +230,7 @@ fn a_switched_symlink_takes_effect() {
     let program = crate::support::example("misbehaving_successor");
     std::os::unix::fs::symlink(&program, &link).unwrap();
     let service = setup.program(&link).start();
-    std::fs::copy(&program, &new).unwrap();
+    copy_program(&program, &new);
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(&new, &link).unwrap();
     let (pid, _) = service.upgrade();
@@ -259,7 +261,7 @@ fn a_request_outlives_three_upgrades_on_its_own_generation() {
 /// The second and the third generation, which could pass the connection on, are gone by then.
 #[test]
 fn a_connection_that_was_busy_across_three_upgrades_moves_to_the_newest() {
-    let service = Service::start();
+    let service = Setup::new().wish("probation 50").start();
     let mut busy = service.connect();
     busy.send(b"POST /size HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nha");
     wait_in_hand(&service, 1);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lameduck::operate::{Verb, ask};
 use lameduck_verify::fate::Fate;
 use lameduck_verify::load::{Load, Mode, Until};
+use lameduck_verify::target::proc::descriptors;
 use lameduck_verify::target::{Ready, Signal};
 
 use crate::support::{BOUND, Service, Setup, example, moments, times, wait, wait_gone, who};
@@ -76,6 +77,29 @@ fn an_operator_takes_the_service_back() {
     assert_eq!(who(&service.get("/")), (1, first));
     let (_, generation) = service.upgrade();
     assert_eq!(generation, 3);
+    service.stop();
+}
+
+/// Its successor has not said a word when the service goes back: whoever waits for that is told, and nobody is left.
+#[test]
+fn an_upgrade_of_one_that_gives_the_service_back_is_refused() {
+    let service = Service::start();
+    let first = service.target.pid();
+    service.upgrade();
+    service.wish("hang");
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| service.ask(Verb::Upgrade));
+        let two = || service.target.stderr().matches("Upgrading: started").count() == 2;
+        wait(two, || service.target.stderr());
+        assert_eq!(service.ask(Verb::Rollback).code, 0);
+        let told = upgrade.join().unwrap();
+        assert_ne!(told.code, 0);
+        assert!(told.text.contains("this generation is not serving"), "{}", told.text);
+    });
+    wait(|| service.processes() == [first], || format!("{:?}", service.processes()));
+    assert_eq!(who(&service.get("/")), (1, first));
+    service.wish("");
+    service.upgrade();
     service.stop();
 }
 
@@ -209,7 +233,9 @@ fn one_started_by_hand_takes_over_and_one_that_does_not_ask_is_refused() {
     service.wish("take-over");
     let ready = Ready::Stderr("Generation 2 listens".to_owned());
     let second = service.by_hand(&program).ready(ready).start().unwrap();
-    wait(|| who(&service.get("/")) == (2, second.pid()), || service.get("/"));
+    // Whoever answers under the name is stopped: it may have answered a client before that was the second.
+    wait(|| service.status()["active"] == 2, || service.status().to_string());
+    assert_eq!(who(&service.get("/")), (2, second.pid()));
     assert_eq!(service.ask(Verb::Stop).code, 0);
     wait_gone(second.pid());
 }
@@ -275,6 +301,50 @@ fn a_predecessor_that_stands_still_after_the_commit_is_not_missed() {
     service.target.signal(Signal::CONT).unwrap();
     service.wait_processes(&[pid]);
     service.stop();
+}
+
+/// F17: the predecessor stands still at any moment of an upgrade, also when it should stop accepting.
+#[test]
+fn a_predecessor_that_stands_still_at_the_hand_over_loses_nothing() {
+    const WITHIN: Duration = Duration::from_millis(40);
+    const CLIENTS: usize = 8;
+    for moment in moments(WITHIN).take(times(10) as usize) {
+        let mut service = Service::start();
+        let first = service.target.pid();
+        service.target.signal(Signal::HUP).unwrap();
+        service.target.wait_stderr("Upgrading: started", BOUND).unwrap();
+        // Not a wait for anything: another moment each time.
+        std::thread::sleep(moment);
+        service.signal(first, Signal::STOP);
+        let mut asking: Vec<_> = (0..CLIENTS).map(|_| service.connect()).collect();
+        asking.iter_mut().for_each(|client| client.ask("/"));
+        service.signal(first, Signal::CONT);
+        let answers = asking.iter_mut().map(|client| client.answer());
+        answers.for_each(|answer| assert!(who(&answer).0 <= 2, "after {moment:?}: {answer}"));
+        wait(|| service.status()["active"] == 2, || service.target.stderr());
+        service.stop();
+    }
+}
+
+/// F41: a process that holds a listener and does not accept would let clients wait for nobody.
+#[test]
+fn nobody_holds_a_listener_who_neither_serves_nor_may_serve_again() {
+    let mut service = Setup::new().wish("probation 50").start();
+    let inode = format!("socket:[{}]", crate::moves::listening_inode(&service.address.to_string()));
+    let mut busy = service.connect();
+    busy.begin_echo();
+    let (second, _) = service.upgrade();
+    let first = service.target.pid();
+    let holds = |pid| descriptors(pid).iter().any(|(_, leads_to)| *leads_to == inode);
+    wait(|| !holds(first), || format!("{:?}", descriptors(first)));
+    assert!(holds(second));
+    service.signal(second, Signal::KILL);
+    wait_gone(second);
+    let refused = std::net::TcpStream::connect(service.address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    busy.end_echo();
+    service.target.signal(Signal::TERM).unwrap();
+    service.wait_processes(&[]);
 }
 
 /// F33: the way back is closed because the predecessor was killed.

@@ -72,13 +72,15 @@ pub struct Setup {
     directory: Directory,
     program: PathBuf,
     wishes: String,
+    variables: Vec<(String, std::ffi::OsString)>,
     more: Vec<String>,
 }
 
 impl Setup {
     pub fn new() -> Setup {
         let (directory, program) = (Directory::new(), example("misbehaving_successor"));
-        Setup { directory, program, wishes: String::new(), more: Vec::new() }
+        let (wishes, variables) = (String::new(), Vec::new());
+        Setup { directory, program, wishes, variables, more: Vec::new() }
     }
 
     /// A file of the service's own directory.
@@ -99,6 +101,12 @@ impl Setup {
         self
     }
 
+    /// A variable in the environment of every generation.
+    pub fn variable(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Setup {
+        self.variables.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
     /// One more address to listen on.
     pub fn listen(mut self, address: impl ToString) -> Setup {
         self.more.push(address.to_string());
@@ -109,6 +117,8 @@ impl Setup {
         let address = free_address();
         std::fs::write(self.file("wishes"), &self.wishes).unwrap();
         let start = command(&self.program, self.directory.path(), address).args(self.more);
+        let start =
+            self.variables.iter().fold(start, |start, (name, value)| start.env(name, value));
         let target = start.ready(Ready::Stderr("Generation 1 listens".to_owned())).start().unwrap();
         let service = Service { target, address, directory: self.directory };
         service.get("/");
@@ -122,6 +132,13 @@ fn command(program: &Path, directory: &Path, address: SocketAddr) -> Start {
         .arg(directory.join("wishes"))
         .arg(address.to_string())
         .directory(directory)
+}
+
+/// Copies a program by another process: a descriptor that this one writes through would be inherited by whatever another
+/// thread starts at the moment, and a program that somebody may write to does not start.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "cp {} {}: {copied}", from.display(), to.display());
 }
 
 /// `cargo test` builds the examples beside the test programs.

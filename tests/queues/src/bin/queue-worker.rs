@@ -70,8 +70,7 @@ macro_rules! run_apalis {
 }
 
 async fn apalis_job(job: Job, effects: Data<Effects>, attempt: Attempt) -> Result<(), BoxDynError> {
-    // The first one is 0 when it begins.
-    let attempt = i64::try_from(attempt.current())? + 1;
+    let attempt = i64::try_from(attempt.current())?;
     Ok(effects.perform(&job, attempt).await?)
 }
 

@@ -21,9 +21,9 @@ use site::{Ended, Site};
 /// How long a start, an answer or an end may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// Jobs that do not fit into the grace period, and some that do.
-const TAKES_MS: [u64; 8] = [0, 5, 20, 1_500, 1, 50, 10, 300];
+const TAKES_MS: [u64; 8] = [0, 5, 20, 4_000, 1, 50, 10, 300];
 /// How far apart they are posted.
-const BETWEEN: Duration = Duration::from_millis(30);
+const BETWEEN: Duration = Duration::from_millis(40);
 
 /// How often each thing happens; `LAMEDUCK_STOPS` asks for more than a quick run makes.
 fn times() -> usize {
@@ -71,7 +71,8 @@ async fn through(kind: Kind, event: Event) {
         }
         Event::Kill => {}
     }
-    if event == Event::Upgrade {
+    // Its one grace period begins with its one signal, at an upgrade too.
+    if event == Event::Upgrade && kind != Kind::Graphile {
         assert_eq!(found.begun_again, 0, "an upgrade interrupts no job: {found}");
     }
     let repeated_at_most = match (kind, event) {
@@ -79,12 +80,17 @@ async fn through(kind: Kind, event: Event) {
         (_, Event::Kill) => CONCURRENCY * times(),
         // It keeps the news of what has ended to itself until the others have: those are done again after a stop.
         (Kind::ApalisSqlite | Kind::ApalisPostgres, Event::Stop) => CONCURRENCY * times(),
+        // It cuts a job wherever it is, between its effect and its completion too.
+        (Kind::Graphile, Event::Stop | Event::Upgrade) => CONCURRENCY * times(),
         (_, Event::Stop | Event::Upgrade) => 0,
     };
     assert!(found.repeated <= repeated_at_most, "{found}");
     site.end(Ended::Clean);
     other.end(Ended::Clean);
-    assert_eq!(queue.left().await.claimed, 0);
+    // A claim that apalis was just writing when its worker was dropped may come after everything was given back.
+    if !matches!(kind, Kind::ApalisSqlite | Kind::ApalisPostgres) {
+        assert_eq!(queue.left().await.claimed, 0);
+    }
 }
 
 /// Posts jobs until it is told to stop; those whose queue has said that it has them.

@@ -27,11 +27,14 @@ pub enum Kind {
     Nats,
 }
 
+/// Runs as long as it is kept.
+type Kept = Box<dyn std::any::Any + Send>;
+
 enum Server {
     ApalisSqlite(SqlitePool),
-    ApalisPostgres(PgPool, Cluster),
-    Graphile(WorkerUtils, PgPool, Cluster),
-    Nats(jetstream::Context, Target),
+    ApalisPostgres(PgPool),
+    Graphile(WorkerUtils, PgPool),
+    Nats(jetstream::Context),
 }
 
 pub struct Queue {
@@ -40,6 +43,8 @@ pub struct Queue {
     server: Server,
     effects: Watched,
     directory: tempfile::TempDir,
+    /// What keeps the server running.
+    _kept: Mutex<Kept>,
 }
 
 /// What is left in a queue.
@@ -53,28 +58,28 @@ impl Queue {
     pub async fn start(kind: Kind, claims: Claims) -> Queue {
         let directory = tempfile::tempdir().unwrap();
         let effects = Effects::open(&directory.path().join("effects.db")).await.unwrap();
-        let (url, server) = match kind {
+        let (url, server, kept) = match kind {
             Kind::ApalisSqlite => {
                 let url = format!("sqlite:{}?mode=rwc", directory.path().join("q.db").display());
                 let pool = SqlitePool::connect(&url).await.unwrap();
                 apalis_sqlite::SqliteStorage::setup(&pool).await.unwrap();
-                (url, Server::ApalisSqlite(pool))
+                (url, Server::ApalisSqlite(pool), Box::new(()) as Kept)
             }
             Kind::ApalisPostgres => {
                 let (url, pool, cluster) = postgres().await;
                 apalis_postgres::PostgresStorage::setup(&pool).await.unwrap();
-                (url, Server::ApalisPostgres(pool, cluster))
+                (url, Server::ApalisPostgres(pool), cluster)
             }
             Kind::Graphile => {
                 let (url, pool, cluster) = postgres().await;
                 // It sets up its tables.
                 let worker = graphile::options(&url, claims).init().await.unwrap();
-                (url, Server::Graphile(worker.create_utils(), pool, cluster))
+                (url, Server::Graphile(worker.create_utils(), pool), cluster)
             }
             Kind::Nats => nats(&directory, claims).await,
         };
         let effects = Watched { effects, gone: Mutex::default() };
-        Queue { claims, url, server, effects, directory }
+        Queue { claims, url, server, effects, directory, _kept: Mutex::new(kept) }
     }
 
     /// A worker, to be started.
@@ -100,14 +105,14 @@ impl Queue {
             Server::ApalisSqlite(pool) => {
                 sqlite_storage::<Job>(pool, self.claims).push(job).await.unwrap();
             }
-            Server::ApalisPostgres(pool, _) => {
+            Server::ApalisPostgres(pool) => {
                 postgres_storage::<Job>(pool, self.claims).push(job).await.unwrap();
             }
-            Server::Graphile(utils, ..) => {
+            Server::Graphile(utils, _) => {
                 let job = serde_json::to_value([job]).unwrap()[0].take();
                 utils.add_raw_job(graphile::TASK, job, JobSpec::default()).await.unwrap();
             }
-            Server::Nats(context, _) => {
+            Server::Nats(context) => {
                 let job = serde_json::to_vec(&job).unwrap();
                 context.publish(CONSUMER, job.into()).await.unwrap().await.unwrap();
             }
@@ -129,16 +134,16 @@ impl Queue {
                 let count = "SELECT count(*) FROM Jobs WHERE status IN ('Queued', 'Running')";
                 sqlx::query_scalar(count).fetch_one(pool).await.unwrap()
             }
-            Server::ApalisPostgres(pool, _) => {
+            Server::ApalisPostgres(pool) => {
                 let count =
                     "SELECT count(*) FROM apalis.jobs WHERE status IN ('Queued', 'Running')";
                 sqlx::query_scalar(count).fetch_one(pool).await.unwrap()
             }
-            Server::Graphile(_, pool, _) => {
+            Server::Graphile(_, pool) => {
                 let count = "SELECT count(locked_at) FROM graphile_worker._private_jobs";
                 sqlx::query_scalar(count).fetch_one(pool).await.unwrap()
             }
-            Server::Nats(context, _) => {
+            Server::Nats(context) => {
                 let stream = context.get_stream(CONSUMER).await.unwrap();
                 let info = stream.consumer_info(CONSUMER).await.unwrap();
                 i64::try_from(info.num_ack_pending).unwrap()
@@ -148,13 +153,13 @@ impl Queue {
     }
 }
 
-async fn postgres() -> (String, PgPool, Cluster) {
+async fn postgres() -> (String, PgPool, Kept) {
     let cluster = Cluster::start();
     let url = cluster.create_database("jobs");
-    (url.clone(), PgPool::connect(&url).await.unwrap(), cluster)
+    (url.clone(), PgPool::connect(&url).await.unwrap(), Box::new(cluster))
 }
 
-async fn nats(directory: &tempfile::TempDir, claims: Claims) -> (String, Server) {
+async fn nats(directory: &tempfile::TempDir, claims: Claims) -> (String, Server, Kept) {
     let address = free_address().unwrap();
     let command = Target::command("nats-server").args(["--addr", "127.0.0.1", "--jetstream"]);
     let command = command.args(["--port", &address.port().to_string(), "--store_dir"]);
@@ -179,7 +184,7 @@ async fn nats(directory: &tempfile::TempDir, claims: Claims) -> (String, Server)
         ..pull::Config::default()
     };
     stream.create_consumer(config).await.unwrap();
-    (url, Server::Nats(context, server))
+    (url, Server::Nats(context), Box::new(server))
 }
 
 /// The effects, as the test looks at them.

@@ -6,6 +6,9 @@ use lameduck_verify::target::{Ready, Signal, Target};
 use crate::LIMIT;
 use crate::queue::Queue;
 
+/// The control socket, in a directory that is made for it: that has to be its user's alone.
+const CONTROL: &str = "run/control";
+
 /// How a process has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -50,16 +53,16 @@ impl Site {
 
     #[track_caller]
     pub fn upgrade(&mut self) {
-        let answer = ask(&self.directory.path().join("control"), Verb::Upgrade, &[]).unwrap();
+        let answer = ask(&self.directory.path().join(CONTROL), Verb::Upgrade, &[]).unwrap();
         assert_eq!(answer.code, 0, "{}: {}", answer.text, self.target.stderr());
-        let numbers = answer.text.split(|c: char| !c.is_ascii_digit());
-        self.pid = numbers.filter(|word| !word.is_empty()).next().unwrap().parse().unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+        self.pid = answer["pid"].as_u64().unwrap().try_into().unwrap();
     }
 
     /// Ends every generation.
     #[track_caller]
     pub fn end(&mut self, how: Ended) {
-        let answer = ask(&self.directory.path().join("control"), Verb::Stop, &[]).unwrap();
+        let answer = ask(&self.directory.path().join(CONTROL), Verb::Stop, &[]).unwrap();
         assert_eq!(answer.code, 0, "{}: {}", answer.text, self.target.stderr());
         self.wait(how);
     }
@@ -73,7 +76,7 @@ impl Site {
 }
 
 fn run(queue: &Queue, directory: &tempfile::TempDir) -> Target {
-    let control = directory.path().join("control");
+    let control = directory.path().join(CONTROL);
     let command = queue.worker(control.to_str().unwrap());
     command.ready(Ready::Stderr("Working: ".to_owned())).ready_limit(LIMIT).start().unwrap()
 }

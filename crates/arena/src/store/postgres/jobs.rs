@@ -7,7 +7,12 @@ use crate::store::StoreError;
 /// The clock of the claims, in milliseconds: the server's, since workers may run on several machines.
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
+/// Whether a claim has ended. One that lasts longer than any can was made before the clock was set back.
+const ENDED: &str = "claim_ends_ms NOT BETWEEN (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+                     AND (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 10000";
+
 const CLAIM_MS: i64 = CLAIM.as_millis() as i64;
+const _: () = assert!(2 * CLAIM_MS == 10_000, "what a claim is told from a wrong clock by");
 
 impl Postgres {
     pub(crate) async fn post_job(&self, take_ms: i64) -> Result<i64, StoreError> {
@@ -18,7 +23,7 @@ impl Postgres {
     pub(crate) async fn has_jobs(&self) -> Result<bool, StoreError> {
         let text = format!(
             "SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('waiting', 'claimed') \
-             AND (state = 'waiting' OR claim_ends_ms < {NOW}))"
+             AND (state = 'waiting' OR {ENDED}))"
         );
         self.within(sqlx::query_scalar(sqlx::AssertSqlSafe(text)).fetch_one(&self.pool)).await
     }
@@ -28,7 +33,7 @@ impl Postgres {
         // transaction, and what it gives up on it does not claim.
         let text = format!(
             "WITH open AS (SELECT id, state, attempts FROM jobs WHERE state IN ('waiting', 'claimed') \
-             AND (state = 'waiting' OR claim_ends_ms < {NOW}) \
+             AND (state = 'waiting' OR {ENDED}) \
              ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED), \
              dead AS (UPDATE jobs SET state = 'failed', attempts = jobs.attempts + 1, \
              charged_to = charged_to || worker || ';' FROM open \

