@@ -395,10 +395,10 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Waits until so many connections (or as many as there is room for) wait in the accept queue, for [`SOON`] at most.
-    pub fn wait_queued(&self, count: usize) -> Result<(), Fault> {
+    /// Waits until so many connections (or as many as there is room for) wait in the accept queue, for `limit` at most.
+    pub fn wait_queued(&self, count: usize, limit: Duration) -> Result<(), Fault> {
         let port = self.running().address.port();
-        let (count, deadline) = (self.queue_room(count), Instant::now() + SOON);
+        let (count, deadline) = (self.queue_room(count), Instant::now() + limit);
         let waiting = || -> Result<usize, Fault> {
             Ok(listening(port)?.iter().map(|one| one.waiting as usize).sum())
         };

@@ -31,6 +31,9 @@ const REFUSAL: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 192;
 /// So often a storm meets the stop, until something is lost.
 const STORMS: usize = 5;
+/// How long clients are waited for that gather in the queue of a server that stands still: far less than their patience,
+/// since those whose connections it has taken already do not come.
+const GATHERED: Duration = Duration::from_millis(250);
 /// Connections that make the server close first, and wait for a minute on its side.
 const CLOSED_BY_SERVER: usize = 32;
 
@@ -301,7 +304,7 @@ fn storm(stage: &mut Stage<'_>) -> Outcome {
         }
         let (seen, gone) = stage.under_load(&load, |stage| {
             stage.freeze()?;
-            stage.wait_queued(CLIENTS / 2)?;
+            stage.wait_queued(CLIENTS / 2, GATHERED)?;
             stage.stop()?;
             stage.thaw()?;
             Ok(stage.wait_gone(limit))
