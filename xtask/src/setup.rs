@@ -49,6 +49,7 @@ const PARTS: &[Part] = &[
         why: "orders on PostgreSQL",
     },
     Part { package: "curl", sign: Sign::Program("curl"), why: "a real client" },
+    Part { package: "openssl", sign: Sign::Program("openssl"), why: "certificates of adapters" },
     Part { package: "python3", sign: Sign::Program("python3"), why: "a real client" },
     Part {
         package: "systemd",

@@ -51,6 +51,11 @@ const LAWS: &[Law] = &[
         check: forbidden::unsafe_in_one_file,
     },
     Law {
+        name: "time-of-day",
+        why: "a clock that somebody sets ends no wait early and makes none longer",
+        check: forbidden::time_of_day_in_few_files,
+    },
+    Law {
         name: "unfinished",
         why: "what is in the tree works and is tested",
         check: forbidden::unfinished,

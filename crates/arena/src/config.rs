@@ -78,6 +78,14 @@ pub struct Config {
     pub upgrade_grace: Grace,
     /// Older generations that may still finish their work when the next upgrade begins.
     pub max_generations: usize,
+    /// Registers a closing function that never ends, to show that the deadline ends the process all the same.
+    pub hang_at_close: bool,
+    /// The path that a new generation has to answer before it takes over.
+    pub probe: Option<String>,
+    /// Begins an upgrade also where two generations do not seem to fit into memory.
+    pub no_memory_check: bool,
+    /// The argument with which the program only checks itself, to begin each upgrade with.
+    pub check_first: Option<String>,
     /// How the log is written.
     pub log: LogFormat,
     /// What `GET /version` tells.
@@ -105,6 +113,10 @@ impl Default for Config {
             takeover_timeout: TAKEOVER_TIMEOUT,
             upgrade_grace: Grace::Unlimited,
             max_generations: MAX_GENERATIONS,
+            hang_at_close: false,
+            probe: None,
+            no_memory_check: false,
+            check_first: None,
             log: LogFormat::Text,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

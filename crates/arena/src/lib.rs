@@ -26,4 +26,4 @@ mod tls;
 
 pub use config::{Config, Grace, Takeover, TlsFiles};
 pub use error::Error;
-pub use service::run;
+pub use service::{check, run};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lameduck::http::tls::Tls;
-use lameduck::{Exit, Lifecycle, Listener, Log, Readiness};
+use lameduck::operate::{self, Verb};
+use lameduck::{Builder, Exit, Lifecycle, Listener, Log, Readiness};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -19,7 +20,7 @@ use crate::jobs::JobQueue;
 use crate::orders::Orders;
 use crate::routes::{App, Events, router};
 use crate::store::{Store, StoreError};
-use crate::{Error, grpc, metrics, tls};
+use crate::{Error, grpc, metrics, routes, tls};
 
 /// How long a database may still take to open, and again to close, once a stop came during the start.
 const OPEN_WHEN_STOPPED: Duration = Duration::from_millis(500);
@@ -84,6 +85,10 @@ impl Open {
 }
 
 fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
+    builder(config).start().map_err(refused)
+}
+
+fn builder(config: &Config) -> Builder {
     let builder = Lifecycle::builder()
         .lame_duck(config.lame_duck)
         .linger(config.linger)
@@ -114,7 +119,47 @@ fn lifecycle(config: &Config) -> Result<Lifecycle, Error> {
         Takeover::Always => builder.take_over(),
         Takeover::WhenAsked => builder,
     };
-    builder.start().map_err(refused)
+    let builder = match &config.probe {
+        Some(path) => builder.probe(path),
+        None => builder,
+    };
+    let builder = match config.no_memory_check {
+        true => builder.no_memory_check(),
+        false => builder,
+    };
+    match &config.check_first {
+        Some(argument) => builder.check_first([argument]),
+        None => builder,
+    }
+}
+
+/// Looks whether the service could start with these settings, and does nothing else: nothing is listened on, no file is
+/// made, and no database is changed.
+///
+/// An address in use is no reason against it where a service answers on the control socket: it has it, and hands it over.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn check(config: &Config) -> Result<(), Error> {
+    builder(config).validate().map_err(refused)?;
+    if let Some(files) = &config.tls {
+        tls::check(files)?;
+    }
+    for address in config.listen.iter().chain(&config.admin) {
+        match Listener::look(address) {
+            Err(error) if error.is_address_in_use() && answers(config).await => {}
+            looked => looked.map_err(refused)?,
+        }
+    }
+    Store::look(&config.database).await
+}
+
+/// Whether a service runs where this one would be found.
+async fn answers(config: &Config) -> bool {
+    let Some(control) = config.control.clone() else { return false };
+    let asked = tokio::task::spawn_blocking(move || operate::ask(&control, Verb::Status, &[]));
+    matches!(asked.await, Ok(Ok(_)))
 }
 
 /// Every socket of the service, bound but not served.
@@ -143,6 +188,8 @@ impl Sockets {
     fn serve(self, life: &Lifecycle, app: &App) -> Result<Vec<Line>, Error> {
         let router = router(app)
             .merge(grpc::router(&app.counter, life))
+            .merge(routes::next::router(app.events.clone(), life.drain()))
+            .merge(routes::programs::router(life))
             .merge(crate::play::router(life).map_err(refused)?);
         let mut lines = Vec::new();
         for listener in self.listeners {
@@ -202,6 +249,9 @@ async fn open(life: &Lifecycle, config: &Config) -> Result<Open, Error> {
         .uses(["database"])
         .run(move || async move { orders.close().await })
         .map_err(refused)?;
+    if config.hang_at_close {
+        life.on_close("hanging").run(std::future::pending::<Result<(), Error>>).map_err(refused)?;
+    }
     let worker = life.jobs("jobs", app.jobs.clone()).concurrency(config.jobs);
     worker.uses(["database"]).start().map_err(refused)?;
     Ok(Open { app, store })

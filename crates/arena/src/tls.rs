@@ -35,6 +35,13 @@ pub(crate) fn start(life: &Lifecycle, files: &TlsFiles) -> Result<Tls, Error> {
     Ok(tls)
 }
 
+/// Whether the files can be used.
+pub(crate) fn check(files: &TlsFiles) -> Result<(), Error> {
+    let cannot = |error| Error::start(format!("cannot {error}"), "report this bug");
+    let life = Lifecycle::builder().without_signals().start().map_err(cannot)?;
+    load(files, &life.tickets().map_err(cannot)?).map(drop)
+}
+
 /// Reads a configuration from its files.
 fn load(files: &TlsFiles, tickets: &Tickets) -> Result<ServerConfig, Error> {
     let chain = certificates(&files.cert, "--tls-cert")?;

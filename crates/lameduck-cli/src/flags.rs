@@ -14,7 +14,10 @@ use lameduck::signals::Signals;
 
 use crate::complaint::{BadValue, Complaint};
 use crate::duration;
+use crate::words;
 
+/// What makes `serve` only look.
+const CHECK: &str = "--check";
 /// More worker threads than this are a typing mistake.
 const THREADS_LIMIT: usize = 1024;
 /// More generations than this at once are a typing mistake: each is a whole process.
@@ -53,7 +56,8 @@ fn codes(table: &[(String, &str)]) -> String {
 fn after_serve() -> String {
     format!(
         "Durations are whole numbers with a unit: 250ms, 9s, 1m30s, 1h.\n\
-         A flag that names an environment variable can also be set by it; the command line wins.\n\n\
+         A flag that names an environment variable can also be set by it; the command line wins.\n\
+         @PATH stands for the words in that file, one a line; an upgrade reads it again.\n\n\
          Signals:\n{}\n{}",
         Signals::default(),
         codes_of_a_stop()
@@ -328,6 +332,27 @@ pub struct Serve {
           allow_hyphen_values = true, value_parser = by(generations))]
     pub max_generations: usize,
 
+    /// Has a closing function that never ends, for tests of the deadline.
+    #[arg(long, hide = true)]
+    pub hang_at_close: bool,
+
+    /// Steps aside for a new generation only if it answers this path with 2xx before it accepts.
+    #[arg(long, value_name = "PATH", env = "LAMEDUCK_PROBE")]
+    pub probe: Option<String>,
+
+    // No variable of this kind: they say what this one run does.
+    /// Begins an upgrade also where memory for two generations seems not to be there.
+    #[arg(long)]
+    pub no_memory_check: bool,
+
+    /// Begins each upgrade with the new program's --check, and goes on only if that ends well.
+    #[arg(long)]
+    pub check_first: bool,
+
+    /// Looks whether the service could start like this, says so in one line, and changes nothing.
+    #[arg(long)]
+    pub check: bool,
+
     /// Writes the log and the report as lines for people, or as one JSON object a line.
     #[arg(long, value_name = "FORMAT", env = "LAMEDUCK_LOG", default_value = "text")]
     pub log: Format,
@@ -368,6 +393,10 @@ impl From<Serve> for Config {
             probation: flags.probation,
             upgrade_grace: flags.upgrade_grace,
             max_generations: flags.max_generations,
+            hang_at_close: flags.hang_at_close,
+            probe: flags.probe,
+            no_memory_check: flags.no_memory_check,
+            check_first: flags.check_first.then(|| CHECK.to_owned()),
             log: match flags.log {
                 Format::Text => LogFormat::Text,
                 Format::Json => LogFormat::Json,
@@ -386,9 +415,12 @@ pub enum Early {
 
 /// Reads the process's own arguments and environment.
 pub fn read() -> Result<Flags, Early> {
-    Flags::try_parse().map_err(|error| match error.kind() {
+    let given = words::expanded(std::env::args_os().collect()).map_err(Early::Complaint)?;
+    Flags::try_parse_from(&given).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Early::Answer(error),
-        _ => Early::Complaint(Complaint::from_arguments(&error, &help(), variable_behind)),
+        _ => Early::Complaint(Complaint::from_arguments(&error, &help(), |flag, value| {
+            variable_behind(&given, flag, value)
+        })),
     })
 }
 
@@ -404,11 +436,11 @@ fn help() -> String {
 }
 
 /// The environment variable that gave `flag` this value, unless the command line names the flag.
-fn variable_behind(flag: &str, value: &str) -> Option<String> {
-    let named = |given: std::ffi::OsString| {
+fn variable_behind(arguments: &[std::ffi::OsString], flag: &str, value: &str) -> Option<String> {
+    let named = |given: &std::ffi::OsString| {
         given.to_string_lossy().split('=').next().is_some_and(|name| name == flag)
     };
-    if std::env::args_os().any(named) {
+    if arguments.iter().any(named) {
         return None;
     }
     let commands = Flags::command();

@@ -6,10 +6,12 @@
 mod complaint;
 mod duration;
 mod flags;
+mod init;
 mod operate;
 mod serve;
 mod status;
 mod verify;
+mod words;
 
 use std::process::ExitCode;
 

@@ -20,7 +20,8 @@
 //! ```
 //!
 //! Put in for placeholders in the command, the files, the environment and every other command: `{port}`, `{host}`,
-//! `{address}`, `{admin_port}`, `{admin_address}`, `{tls_port}`, `{tls_address}`, `{dir}` (a private directory that is removed afterwards), `{build}` (a
+//! `{address}`, `{admin_port}`, `{admin_address}`, `{tls_port}`, `{tls_address}`,
+//! `{more_address}` (one that nothing listens on at first), `{dir}` (a private directory that is removed afterwards), `{build}` (a
 //! directory that is kept, for what `build` makes), `{pid}` (the server's process; in commands of `stop` and `upgrade`)
 //! and `{lameduck}` (this tool, when it runs as the command `lameduck`).
 
@@ -41,7 +42,7 @@ pub(crate) use text::signal_name;
 pub use text::{Command, Span};
 pub use upgrade::{ConfigChange, Done, Supervisor, Upgrade};
 
-use crate::address::Place;
+use crate::address::{Place, Scheme};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,7 +57,7 @@ pub struct Adapter {
     /// The command that starts it in the foreground; nothing for one that runs already.
     #[serde(default)]
     pub command: Option<Command>,
-    /// Files written into `{dir}` before the start, placeholders put in.
+    /// Files written into `{dir}` before the start, placeholders put in; one that begins with `#!` can be executed.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
     /// Programs that have to be in `PATH`, each with what to do where it is not.
@@ -78,7 +79,7 @@ pub struct Adapter {
     /// How it shows that it serves.
     #[serde(default)]
     pub ready: Readiness,
-    /// What it speaks.
+    /// What it speaks. With `tls` and neither `h1` nor `h2c`, everything at its address is spoken over TLS.
     #[serde(default = "http1_only")]
     pub protocols: Vec<Protocol>,
     /// A second address that the server listens on, for the cases about several listeners: `unix:{dir}/x.sock` or
@@ -232,6 +233,12 @@ impl Adapter {
     /// Whether it speaks this.
     pub fn speaks(&self, protocol: Protocol) -> bool {
         self.protocols.contains(&protocol)
+    }
+
+    /// What is spoken at its own address: TLS if it declares that it speaks TLS and nothing in plain.
+    pub(crate) fn scheme(&self) -> Scheme {
+        let is_plain = self.speaks(Protocol::H1) || self.speaks(Protocol::H2c);
+        if self.speaks(Protocol::Tls) && !is_plain { Scheme::Https } else { Scheme::Http }
     }
 
     /// The times that it declares of its own: one stop and one upgrade, each as long as it may be.

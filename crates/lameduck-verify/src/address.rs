@@ -24,6 +24,16 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// As a URL begins with it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
 /// An address and what to ask for there: `http://127.0.0.1:8080/b`, `https://localhost:8443/b` or `unix:/run/x.sock:/b`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -73,11 +83,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             Address::Tcp(_) => {
-                let scheme = match self.scheme {
-                    Scheme::Http => "http",
-                    Scheme::Https => "https",
-                };
-                write!(f, "{scheme}://{}{}", self.host, self.path)
+                write!(f, "{}://{}{}", self.scheme.word(), self.host, self.path)
             }
             Address::Unix(path) => write!(f, "unix:{}:{}", path.display(), self.path),
         }

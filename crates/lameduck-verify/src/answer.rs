@@ -274,7 +274,11 @@ fn parse_status_line(line: &[u8]) -> Result<(u8, u16), Malformed> {
         return Err(Malformed("the status line has no status"));
     };
     match code.get(..3) {
-        Some(code) if code.iter().all(u8::is_ascii_digit) => {
+        Some(digits)
+            if digits.iter().all(u8::is_ascii_digit)
+                && matches!(code.get(3), None | Some(b' ')) =>
+        {
+            let code = digits;
             Ok((*minor, code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))))
         }
         _ => Err(Malformed("the status line has no status")),
@@ -302,6 +306,9 @@ impl<'a> Iterator for Lines<'a> {
 #[derive(Default)]
 struct Fields {
     length: Option<u64>,
+    /// There is a transfer coding, so a length says nothing (RFC 9112, section 6.3).
+    encoded: bool,
+    /// The last coding is `chunked`.
     chunked: bool,
     close: bool,
     keep_alive: bool,
@@ -315,12 +322,18 @@ impl Fields {
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let text = std::str::from_utf8(value).ok();
+                let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                let text = std::str::from_utf8(value).ok().filter(|_| is_number);
                 let length = text.and_then(|text| text.parse().ok());
-                self.length = Some(length.ok_or(Malformed("content-length is not a number"))?);
+                let length = length.ok_or(Malformed("content-length is not a number"))?;
+                if self.length.is_some_and(|before| before != length) {
+                    return Err(Malformed("two content-lengths differ"));
+                }
+                self.length = Some(length);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                self.chunked = has_token(value, b"chunked");
+                self.encoded = true;
+                self.chunked = ends_with_token(value, b"chunked");
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 self.close |= has_token(value, b"close");
@@ -337,14 +350,19 @@ impl Fields {
             (101, _, _) => Framing::UntilEof,
             (100..200, _, _) => Framing::Length(0),
             (_, true, _) => Framing::Chunked,
-            (_, false, Some(length)) => Framing::Length(length),
-            (_, false, None) => Framing::UntilEof,
+            (_, false, Some(length)) if !self.encoded => Framing::Length(length),
+            (_, false, _) => Framing::UntilEof,
         };
         let closes =
             self.close || (minor == b'0' && !self.keep_alive) || framing == Framing::UntilEof;
         let persistence = if closes { Persistence::Close } else { Persistence::Keep };
         Head { status, persistence, framing }
     }
+}
+
+fn ends_with_token(value: &[u8], token: &[u8]) -> bool {
+    let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    last.trim_ascii().eq_ignore_ascii_case(token)
 }
 
 fn has_token(value: &[u8], token: &[u8]) -> bool {

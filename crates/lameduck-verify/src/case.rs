@@ -1,6 +1,7 @@
 //! What a case is: text that explains it, what it needs, and the function that tries it.
 
 use crate::adapter::{Adapter, Protocol};
+use crate::address::Scheme;
 use crate::stage::Stage;
 use crate::target::TargetError;
 use crate::verdict::{Level, Verdict};
@@ -166,6 +167,8 @@ pub enum Need {
     Also,
     /// It speaks this.
     Speaks(Protocol),
+    /// It speaks HTTP/2 at its address: by prior knowledge, or over TLS where everything is spoken over TLS.
+    Http2,
     /// A request that holds a drain: `paths.endless`, `large`, `upload`, `post` or `slow`.
     Holds,
     /// A request that lasts as long as the tester wants: `paths.endless`, `large`, `upload` or `post`.
@@ -184,7 +187,7 @@ impl Need {
             return None;
         }
         if adapter.running.is_some()
-            && !matches!(self, Need::Path(_) | Need::Speaks(_) | Need::Identity)
+            && !matches!(self, Need::Path(_) | Need::Speaks(_) | Need::Http2 | Need::Identity)
         {
             return Some("the target was not started by the tester".to_owned());
         }
@@ -235,6 +238,10 @@ impl Need {
             Need::Also => declared(adapter.also.is_some(), "also (a second address)"),
             Need::Speaks(protocol) => (!adapter.speaks(protocol))
                 .then(|| format!("the target does not declare that it speaks {}", protocol.word())),
+            Need::Http2 => match adapter.scheme() {
+                Scheme::Http => Need::Speaks(Protocol::H2c).missing(adapter),
+                Scheme::Https => Need::Speaks(Protocol::H2).missing(adapter),
+            },
             Need::Holds => {
                 let keys = ["endless", "large", "upload", "post", "slow"];
                 let any = keys.iter().any(|key| adapter.paths.get(key).is_some());

@@ -1,6 +1,6 @@
 //! Connections in delicate states, and what came of each, byte by byte.
 //!
-//! A [`Wire`] is one bare connection. The functions of the submodules bring wires into a state; [`watch`]
+//! A [`Wire`] is one bare connection, with TLS on it where the place is https. The functions of the submodules bring wires into a state; [`watch`]
 //! then reads any number of them until they are answered or closed, and knows when each byte and each close
 //! came. Nothing here retries, and nothing is hidden.
 //!
@@ -25,17 +25,20 @@ mod body;
 mod history;
 pub mod http1;
 pub mod http2;
+mod secure;
 pub mod tls;
 mod watch;
 pub mod websocket;
 
 pub use history::Exchange;
+pub use secure::Speaks;
 pub use watch::{Until, watch};
 
-use crate::address::Address;
+use crate::address::{Address, Place, Scheme};
 use crate::answer::{Answer, Head};
 use crate::fate::{Fate, Tally};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use secure::{HANDSHAKE_LIMIT, Session};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -57,6 +60,8 @@ pub const KEPT_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Wire {
     socket: Socket,
+    /// Where the connection is TLS. Nothing of it is sent before the first write.
+    tls: Option<Box<Session>>,
     opened: Instant,
     /// One for each request written in full; says whether the wire had been answered before, and when it was written.
     requests: Vec<(Use, Instant)>,
@@ -106,10 +111,54 @@ impl Wire {
         Wire::connect_with(address, |_| Ok(()))
     }
 
+    /// Connects to a place to speak HTTP/1.1 there: over TLS where it is https.
+    ///
+    /// # Errors
+    /// As [`connect`](Wire::connect).
+    pub fn open(place: &Place) -> io::Result<Wire> {
+        Wire::open_to(place, Speaks::Http1)
+    }
+
+    /// As [`open`](Wire::open), to speak one protocol or the other.
+    ///
+    /// # Errors
+    /// As [`connect`](Wire::connect).
+    pub fn open_to(place: &Place, speaks: Speaks) -> io::Result<Wire> {
+        Wire::connect(&place.address)?.secured(place, speaks)
+    }
+
+    /// As [`open`](Wire::open) with a small receive buffer, so that a peer's writes stop soon when nobody reads.
+    ///
+    /// # Errors
+    /// As [`connect`](Wire::connect).
+    pub fn open_with_receive_buffer(place: &Place, bytes: usize) -> io::Result<Wire> {
+        // Before the connection is made: the window is agreed on with the first segments.
+        let wire = Wire::connect_with(&place.address, |socket| socket.set_recv_buffer_size(bytes))?;
+        wire.secured(place, Speaks::Http1)
+    }
+
     /// Connects with a small receive buffer, so that a peer's writes stop soon when nobody reads.
+    ///
+    /// # Errors
+    /// As [`connect`](Wire::connect).
     pub fn connect_with_receive_buffer(address: &Address, bytes: usize) -> io::Result<Wire> {
         // Before the connection is made: the window is agreed on with the first segments.
         Wire::connect_with(address, |socket| socket.set_recv_buffer_size(bytes))
+    }
+
+    fn secured(mut self, place: &Place, speaks: Speaks) -> io::Result<Wire> {
+        if place.scheme == Scheme::Https {
+            self.tls = Some(Box::new(Session::new(place, speaks)?));
+        }
+        Ok(self)
+    }
+
+    /// The first write does not wait for the TLS handshake, because nobody can answer it yet; it goes on whenever the
+    /// wire is read.
+    pub fn put_off_handshake(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.is_eager = false;
+        }
     }
 
     fn connect_with(
@@ -142,6 +191,7 @@ impl Wire {
         })?;
         Ok(Wire {
             socket,
+            tls: None,
             opened,
             requests: Vec::new(),
             heads: Vec::new(),
@@ -162,7 +212,30 @@ impl Wire {
 
     /// Writes bytes that do not end a request.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes)
+        let Some(tls) = &mut self.tls else { return self.socket.write_all(bytes) };
+        tls.put(bytes)?;
+        self.flush()?;
+        self.shake_hands()
+    }
+
+    /// Writes what TLS has to say.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let sealed = tls.sealed()?;
+        if sealed.is_empty() { Ok(()) } else { self.socket.write_all(&sealed) }
+    }
+
+    /// Waits for the end of the handshake, unless it was put off. A connection that ends in it shows that by its end.
+    fn shake_hands(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + HANDSHAKE_LIMIT;
+        let waits = |tls: &Session| tls.is_eager && tls.is_handshaking();
+        while self.end == End::Open && self.tls.as_deref().is_some_and(waits) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.read_some(left)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Writes bytes that end one more HTTP/1.1 request, whose answer is then awaited. A failed write is not
@@ -175,7 +248,7 @@ impl Wire {
     pub fn requests_in_one_write(&mut self, bytes: &[u8], count: usize) {
         let first = if self.heads.is_empty() { Use::Fresh } else { Use::Reused };
         self.requests.extend(std::iter::repeat_n((first, Instant::now()), count));
-        if let Err(error) = self.socket.write_all(bytes) {
+        if let Err(error) = self.send(bytes) {
             self.note_write_error(&error);
         }
     }
@@ -192,7 +265,14 @@ impl Wire {
 
     /// Another handle of the same socket, to write from another thread.
     fn writer(&self) -> io::Result<Socket> {
-        self.socket.try_clone()
+        match self.tls {
+            None => self.socket.try_clone(),
+            // One session cannot be in two threads.
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "an upload beside its answer does not speak TLS",
+            )),
+        }
     }
 
     /// The heads of the answers that came in full, in their order.
@@ -291,10 +371,28 @@ impl Wire {
                 }
                 self.note_end(End::Eof);
             }
+            Ok(count) if self.tls.is_some() => self.take_sealed(&buffer[..count]),
             Ok(count) => self.take(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.note_end(End::Reset),
+        }
+    }
+
+    fn take_sealed(&mut self, sealed: &[u8]) {
+        let Some(tls) = &mut self.tls else { return };
+        let mut plain = Vec::new();
+        let is_tls = tls.open(sealed, &mut plain);
+        if !plain.is_empty() {
+            self.take(&plain);
+        }
+        if !is_tls {
+            self.malformed.get_or_insert("what came is not TLS, or an alert");
+        }
+        // The handshake goes on, and what waited for it. What the peer wrote before it closed tells more than a failed
+        // write.
+        if let Err(error) = self.flush() {
+            self.note_write_error(&error);
         }
     }
 

@@ -197,7 +197,8 @@ impl Suite {
             None => {
                 let service = Service::start(&self.adapter, build, Launch::default())?;
                 let path = &self.adapter.paths.fast;
-                let text = format!("http://{}{path}", service.address);
+                let scheme = self.adapter.scheme().word();
+                let text = format!("{scheme}://{}{path}", service.address);
                 let place = text.parse().map_err(|error| SuiteError(format!("{error}")))?;
                 (ask(&place, ASK_LIMIT), place)
             }

@@ -50,6 +50,8 @@ pub struct Stage<'a> {
     build: &'a Path,
     random: u64,
     service: Option<Service>,
+    /// Nobody answers a handshake.
+    is_frozen: bool,
     sampler: Option<Sampler>,
     figures: Vec<Figure>,
 }
@@ -88,6 +90,7 @@ impl<'a> Stage<'a> {
             build,
             random: seed ^ of_case,
             service: None,
+            is_frozen: false,
             sampler: None,
             figures: Vec::new(),
         }
@@ -104,6 +107,7 @@ impl<'a> Stage<'a> {
     pub fn start_as(&mut self, launch: Launch) -> Result<(), Fault> {
         self.sampler = None;
         self.service = None;
+        self.is_frozen = false;
         let service = Service::start(self.adapter, self.build, launch)?;
         self.recorder.mark(MarkKind::Process, format!("started, pid {}", service.main_pid()));
         self.sampler = Some(Sampler::start(service.address.port(), &self.recorder)?);
@@ -161,6 +165,7 @@ impl<'a> Stage<'a> {
     /// Stops (SIGSTOP) every process of the server: what comes now waits in the kernel.
     pub fn freeze(&mut self) -> Result<(), Fault> {
         self.service().freeze()?;
+        self.is_frozen = true;
         self.recorder.mark(MarkKind::Action, "SIGSTOP");
         Ok(())
     }
@@ -168,6 +173,7 @@ impl<'a> Stage<'a> {
     /// Lets the server go on (SIGCONT).
     pub fn thaw(&mut self) -> Result<(), Fault> {
         self.recorder.mark(MarkKind::Action, "SIGCONT");
+        self.is_frozen = false;
         Ok(self.service().thaw()?)
     }
 
@@ -230,7 +236,7 @@ impl<'a> Stage<'a> {
         }
         let address = self.running().address;
         Place {
-            scheme: Scheme::Http,
+            scheme: self.adapter.scheme(),
             address: Address::Tcp(address),
             host: address.to_string(),
             path: path.to_owned(),
@@ -257,7 +263,8 @@ impl<'a> Stage<'a> {
         let place = self.path(key)?;
         let Some(admin) = &self.adapter.paths.admin else { return Ok(place) };
         let text = self.running().put_in(admin);
-        Ok(Place { address: service::address(&text)?, host: text, ..place })
+        let (scheme, address) = (Scheme::Http, service::address(&text)?);
+        Ok(Place { scheme, address, host: text, ..place })
     }
 
     /// The second address of the server. For cases that need [`Also`](crate::case::Need::Also).
@@ -267,7 +274,7 @@ impl<'a> Stage<'a> {
         let text = self.running().put_in(also);
         let host = if text.starts_with("unix:") { "localhost".to_owned() } else { text.clone() };
         let path = self.adapter.paths.fast.clone();
-        Ok(Place { scheme: Scheme::Http, address: service::address(&text)?, host, path })
+        Ok(Place { scheme: self.adapter.scheme(), address: service::address(&text)?, host, path })
     }
 
     /// Where the server speaks TLS.
@@ -290,15 +297,20 @@ impl<'a> Stage<'a> {
 
     /// `count` connections, each with one whole `GET` sent.
     pub fn requests(&self, label: &str, place: &Place, count: usize) -> Result<Wires, Fault> {
-        let mut wires = self.silent(label, count)?;
+        let mut wires = self.keep(label, probe::http1::silent(place, count)?);
         let request = place.get("");
-        wires.iter_mut().for_each(|wire| wire.request(&request));
+        for wire in wires.iter_mut() {
+            if self.is_frozen {
+                wire.put_off_handshake();
+            }
+            wire.request(&request);
+        }
         Ok(wires)
     }
 
     /// `count` connections on which nothing is sent.
     pub fn silent(&self, label: &str, count: usize) -> Result<Wires, Fault> {
-        let wires = probe::http1::silent(&self.address(), count)?;
+        let wires = probe::http1::silent(&self.fast(), count)?;
         Ok(self.keep(label, wires))
     }
 
@@ -375,7 +387,7 @@ impl<'a> Stage<'a> {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{first}"
         );
-        let mut wires = probe::http1::silent(&place.address, count)?;
+        let mut wires = probe::http1::silent(place, count)?;
         for wire in &mut wires {
             wire.request(head.as_bytes());
         }
@@ -390,19 +402,6 @@ impl<'a> Stage<'a> {
             if Instant::now() >= deadline {
                 return Err(Fault(format!("connections still wait to be accepted after {SOON:?}")));
             }
-            std::thread::sleep(POLL_PAUSE);
-        }
-        Ok(())
-    }
-
-    /// Waits until so many connections (or as many as there is room for) wait in the accept queue, for `limit` at most.
-    pub fn wait_queued(&self, count: usize, limit: Duration) -> Result<(), Fault> {
-        let port = self.running().address.port();
-        let (count, deadline) = (self.queue_room(count), Instant::now() + limit);
-        let waiting = || -> Result<usize, Fault> {
-            Ok(listening(port)?.iter().map(|one| one.waiting as usize).sum())
-        };
-        while waiting()? < count && Instant::now() < deadline {
             std::thread::sleep(POLL_PAUSE);
         }
         Ok(())

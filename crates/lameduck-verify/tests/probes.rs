@@ -54,7 +54,7 @@ fn half_heads_are_answered_once_they_are_whole() {
 #[test]
 fn silent_connections_stay_open_and_end_with_the_server() {
     let (mut target, place) = axum_graceful();
-    let mut wires = silent(&place.address, 5).unwrap();
+    let mut wires = silent(&place, 5).unwrap();
     watch(&mut wires, Until::Closed, QUIET).unwrap();
     assert_eq!(ended(&wires, End::Open), 5);
     target.kill().unwrap();

@@ -3,6 +3,7 @@
 //! `misbehaving_successor CONTROL WISHES ADDRESS…`. `WISHES` is a file with one wish a line, read at each start, so that
 //! a service that runs well can be given a successor that does not. The wishes are matched in [`Wishes::read`].
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,6 +57,10 @@ fn main() -> ExitCode {
         panic!("usage: misbehaving_successor CONTROL WISHES ADDRESS…");
     };
     let wishes = Wishes::read(&wishes);
+    let arguments: Vec<String> = arguments.collect();
+    if arguments.last().is_some_and(|last| last == CHECK) {
+        return check(&wishes);
+    }
     if let Some(code) = wishes.number("exit") {
         eprintln!("leaving at once, as I was told");
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
@@ -74,7 +79,7 @@ fn main() -> ExitCode {
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.enable_all().worker_threads(2).build().expect("a runtime");
-    let served = runtime.block_on(serve(control, arguments.collect(), &wishes));
+    let served = runtime.block_on(serve(control, arguments, &wishes));
     // As `#[tokio::main]` does it: what was open is closed before the error is told.
     drop(runtime);
     match served {
@@ -84,6 +89,38 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The argument that asks this program to look at itself and end.
+const CHECK: &str = "--check";
+
+fn check(wishes: &Wishes) -> ExitCode {
+    eprintln!("checking myself, process {}", std::process::id());
+    if wishes.has("check-first hang") {
+        std::thread::sleep(FOR_EVER);
+    }
+    let code = wishes.number("check-first").unwrap_or_default();
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// One more socket of an address (`SO_REUSEPORT`).
+fn one_of_a_group(address: &str) -> Result<lameduck::Listener, lameduck::Error> {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let address: std::net::SocketAddr = address.parse().expect("an address");
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    socket.set_reuse_port(true).expect("the option is there");
+    socket.set_nonblocking(true).expect("a flag can be set");
+    socket.bind(&SockAddr::from(address)).expect("the address is free");
+    socket.listen(1024).expect("a socket can listen");
+    lameduck::Listener::from_tcp(
+        tokio::net::TcpListener::from_std(socket.into()).expect("a runtime"),
+    )
+}
+
+/// Memory that is there, and not only promised.
+fn eat(mebibytes: u64) {
+    let bytes = usize::try_from(mebibytes).expect("it fits") * 1024 * 1024;
+    vec![1u8; bytes].leak();
 }
 
 async fn serve(
@@ -107,13 +144,55 @@ async fn serve(
     if let Some(most) = wishes.number("max-generations") {
         builder = builder.max_generations(usize::try_from(most).unwrap_or(usize::MAX));
     }
+    if let Some(mebibytes) = wishes.number("eat") {
+        eat(mebibytes);
+    }
+    if wishes.has("no-memory-check") {
+        builder = builder.no_memory_check();
+    }
+    if wishes.value("check-first").is_some() {
+        builder = builder.check_first([CHECK]);
+    }
+    if let Some(path) = wishes.value("probe") {
+        builder = builder.probe(path);
+    }
     if wishes.has("take-over") {
         builder = builder.take_over();
     }
     let life = builder.start()?;
     let version = u32::try_from(wishes.number("cells").unwrap_or(1)).unwrap_or(u32::MAX);
     let (count, _) = life.cells("count", version, 1)?;
-    let app = app(life.generation(), count);
+    let app = app(life.generation(), count, Health::of(wishes));
+    if wishes.has("child") {
+        let mut family = std::process::Command::new("sh");
+        family.args(["-c", "sleep 3600 & sleep 3600"]);
+        let child = life.child("family", family)?;
+        eprintln!("Generation {} has child {} .", life.generation(), child.id());
+    }
+    if let Some(what) = wishes.value("check") {
+        let passes = what == "pass";
+        let hangs = what == "hang";
+        life.check("myself", move || async move {
+            if hangs {
+                tokio::time::sleep(FOR_EVER).await;
+            }
+            passes.then_some(()).ok_or("unwell, as I was told")
+        })?;
+    }
+    let mut addresses = addresses;
+    if wishes.has("inherited") {
+        let passed = life.inherited()?;
+        addresses.retain(|given| passed.iter().all(|(_, listener)| listener.address() != given));
+        for (name, listener) in passed {
+            life.serve(&name, listener, app.clone())?;
+        }
+    }
+    if let Some(count) = wishes.number("own-group") {
+        let address = addresses.remove(0);
+        for _ in 0..count {
+            life.serve("group", one_of_a_group(&address)?, app.clone())?;
+        }
+    }
     let kept =
         addresses.iter().map(String::as_str).filter(|given| wishes.value("drop") != Some(given));
     for address in kept.chain(wishes.value("add")) {
@@ -143,7 +222,33 @@ async fn serve(
     Ok(life.run().await)
 }
 
-fn app(generation: u32, count: lameduck::shared::Cells) -> Router {
+/// How `/health` is answered.
+#[derive(Clone, Copy)]
+struct Health {
+    status: u16,
+    after: Duration,
+}
+
+impl Health {
+    fn of(wishes: &Wishes) -> Health {
+        let status = wishes.number("health").and_then(|code| u16::try_from(code).ok());
+        let after = match wishes.has("health hang") {
+            true => FOR_EVER,
+            false => wishes.duration("health-after").unwrap_or_default(),
+        };
+        Health { status: status.unwrap_or(200), after }
+    }
+
+    async fn answer(self) -> Response {
+        eprintln!("asked for my health");
+        tokio::time::sleep(self.after).await;
+        let mut response = Response::new("as I was told".into());
+        *response.status_mut() = self.status.try_into().expect("a status");
+        response
+    }
+}
+
+fn app(generation: u32, count: lameduck::shared::Cells, health: Health) -> Router {
     let here = move || format!("generation {generation}, pid {}", std::process::id());
     let root = move || {
         let number = count.get(0).fetch_add(1, Ordering::Relaxed) + 1;
@@ -158,6 +263,7 @@ fn app(generation: u32, count: lameduck::shared::Cells) -> Router {
     let echo = async |request: axum::extract::Request| Response::new(request.into_body());
     Router::new()
         .route("/", any(root))
+        .route("/health", get(move || health.answer()))
         .route("/slow", get(slow))
         .route("/size", any(size))
         .route("/echo", any(echo))
@@ -194,17 +300,28 @@ fn misspeak(what: &str, control: &Path) {
     }
     if what == "crash-with-name" {
         let used = socket.offered();
-        socket.send(&Message::Ready(Ready {
-            used,
-            dropped: Vec::new(),
-            added: Vec::new(),
-            sessions: Vec::new(),
-        }));
+        socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
         socket.committed();
         // As one does that is about to say that it accepts; its own socket is nowhere.
         std::fs::remove_file(control).expect("the name is there");
         std::os::unix::fs::symlink("control.g2", control).expect("a symlink");
         return;
+    }
+    if what == "ready-and-leave" {
+        let used = socket.offered();
+        socket.send(&Message::Ready(Ready { used, ..Ready::default() }));
+        socket.committed();
+        // Somebody else holds the conversation, so its end is never heard.
+        let held = std::process::Stdio::from(socket.0);
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("3600").stdin(held);
+        sleep.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        #[expect(clippy::zombie_processes, reason = "it outlives this process")]
+        sleep.spawn().expect("a process");
+        return;
+    }
+    if let Some(answer) = what.strip_prefix("probe-") {
+        return socket.answer_a_probe(answer);
     }
     if what == "crash-between" {
         let used = socket.offered();
@@ -241,6 +358,57 @@ impl Raw {
             Ok(Received::Message(Message::Refuse(why))) => eprintln!("told: {why}"),
             other => eprintln!("told: {other:?}"),
         }
+    }
+
+    /// Asks to be probed, and answers as nobody should.
+    fn answer_a_probe(&self, how: &str) {
+        let used = self.offered();
+        let probe = Some("/health".to_owned());
+        self.send(&Message::Ready(Ready { used, probe, ..Ready::default() }));
+        let mut asked = std::os::unix::net::UnixStream::from(self.probed());
+        asked.set_nonblocking(false).expect("a socket");
+        eprintln!("asked for my health");
+        // The predecessor may have enough of it at any time.
+        let _ = match how {
+            "garbage" => asked.write_all(b"what a lovely day\r\n"),
+            "half" => asked.write_all(b"HTTP/1.1 2"),
+            "endless" => {
+                let begun = asked.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+                while asked.write_all(b"and another thing, ").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                begun
+            }
+            "accepting" => {
+                self.send(&Message::Accepting);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        match how {
+            "crash" => return,
+            "silent" | "accepting" => std::thread::sleep(FOR_EVER),
+            _ => {}
+        }
+        drop(asked);
+        std::thread::sleep(FOR_EVER);
+    }
+
+    /// The socket of a probe.
+    fn probed(&self) -> OwnedFd {
+        use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+        let mut frame = vec![0; wire::MAX_FRAME];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [std::io::IoSliceMut::new(&mut frame)];
+        let came = recvmsg(&self.0, &mut into, &mut beside, RecvFlags::empty()).expect("a probe");
+        let message = wire::decode(&frame[..came.bytes], 1);
+        assert!(matches!(message, Ok(Received::Message(Message::Probe))), "{message:?}");
+        let sockets = beside.drain().filter_map(|one| match one {
+            RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
+            _ => None,
+        });
+        sockets.flatten().next().expect("a socket beside it")
     }
 
     fn committed(&self) {

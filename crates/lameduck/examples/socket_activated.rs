@@ -1,7 +1,8 @@
 //! A service whose socket the service manager opened, so that clients wait instead of failing while it restarts.
 //!
 //! Try: `systemd-socket-activate -l 127.0.0.1:8080 --fdname=web target/debug/examples/socket_activated`, then
-//! `curl http://127.0.0.1:8080/`. Without a manager it listens by itself, on the address it is given.
+//! `curl http://127.0.0.1:8080/`. Without a manager it listens by itself, on the address it is given. With the path of a
+//! control socket behind that it can be upgraded, and the successor has the manager's socket by the same name.
 
 use std::time::Duration;
 
@@ -10,7 +11,11 @@ use lameduck::Lifecycle;
 
 #[tokio::main]
 async fn main() -> Result<lameduck::Exit, lameduck::Error> {
-    let life = Lifecycle::builder().grace_period(Duration::from_secs(9)).start()?;
+    let mut builder = Lifecycle::builder().grace_period(Duration::from_secs(9));
+    if let Some(control) = std::env::args().nth(2) {
+        builder = builder.control(control);
+    }
+    let life = builder.start()?;
     let inherited = life.inherited()?.into_iter().find(|(name, _)| name == "web");
     let listener = match inherited {
         Some((_, listener)) => {

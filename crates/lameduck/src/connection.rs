@@ -209,6 +209,14 @@ impl Stream {
     }
 }
 
+/// Whether there is a byte or an end; takes nothing.
+#[cfg(feature = "rustls023")]
+fn look(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use rustix::net::RecvFlags;
+    rustix::net::recv(socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(())
+}
+
 fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut: the stop was forced")
 }
@@ -235,10 +243,28 @@ pub(crate) struct Handshake {
 impl Stream {
     /// Ready when a first byte, or the end, can be read. Polled by the one task that owns the connection.
     pub(crate) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        use tokio::io::Interest;
         self.check(Side::Read, cx)?;
-        let heard = match self.transport.socket() {
-            Socket::Tcp(stream) => stream.poll_read_ready(cx),
-            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        let heard = loop {
+            let socket = self.transport.socket();
+            let ready = match socket {
+                Socket::Tcp(stream) => stream.poll_read_ready(cx),
+                Socket::Unix(stream) => stream.poll_read_ready(cx),
+            };
+            match ready {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+            // A socket that was never read may be called ready and be empty: a look that finds nothing says so.
+            let looked = match socket {
+                Socket::Tcp(stream) => stream.try_io(Interest::READABLE, || look(stream)),
+                Socket::Unix(stream) => stream.try_io(Interest::READABLE, || look(stream)),
+            };
+            match looked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                looked => break Poll::Ready(looked),
+            }
         };
         self.read_once();
         heard

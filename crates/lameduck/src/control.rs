@@ -138,6 +138,7 @@ pub(crate) fn start(
         sender: Arc::clone(&sender),
         hands,
         stop: None,
+        unfit: None,
         commands_sent: 0,
         command_sent_at: None,
         end: End::NotYet,
@@ -165,6 +166,8 @@ struct Control {
     sender: Arc<Sender>,
     hands: Hands,
     stop: Option<Stop>,
+    /// Why this start came to nothing.
+    unfit: Option<String>,
     commands_sent: u64,
     command_sent_at: Option<Instant>,
     end: End,
@@ -315,6 +318,11 @@ impl Control {
             }
             Message::Upgrade { queue, reply } => {
                 upgrades.map(|upgrades| upgrades.upgrade(queue, reply))
+            }
+            Message::End => {
+                let cause = self.generation.life().cause();
+                let goes_on = matches!(cause, None | Some(Cause::Successor | Cause::Predecessor));
+                goes_on.then_some(GenerationInput::Life(Input::Stop(Cause::Request)))
             }
             Message::RollBack { reply } => upgrades.map(|upgrades| upgrades.roll_back(reply)),
             Message::Started { attempt, process } => {

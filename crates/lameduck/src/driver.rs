@@ -37,6 +37,10 @@ pub(crate) struct Loop {
     pub(crate) server: String,
     pub(crate) given: String,
     pub(crate) unix: bool,
+    /// Whether somebody else holds its socket too, and goes on.
+    pub(crate) shared: bool,
+    /// The name a service manager passed it under.
+    pub(crate) inherited: Option<String>,
     /// Whether its socket is a predecessor's.
     pub(crate) taken_over: bool,
     pub(crate) hold: Hold,
@@ -52,7 +56,7 @@ impl Loop {
     }
 
     fn wire(&self, index: usize) -> wire::Listener {
-        wire_listener(index, &self.server, &self.given, self.unix)
+        wire_listener(index, self)
     }
 }
 
@@ -87,6 +91,13 @@ impl Gates {
         }
         state.loops.push(joins);
         Ok(())
+    }
+
+    /// The first server that accepts at this address, as it was asked for.
+    pub(crate) fn server_at(&self, given: &str) -> Option<(String, Hold)> {
+        let state = self.lock();
+        let at = state.loops.iter().find(|accepting| accepting.given == given)?;
+        Some((at.server.clone(), at.hold))
     }
 
     /// Orders the loops to accept and returns their acknowledgements.

@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | [`OK`] 0 | everything finished |
-//! | [`FAILED`] 1 | could not start or run; or it ended in time but a resource failed to close or a task panicked |
+//! | [`FAILED`] 1 | could not start or run, or a check of its own failed; or it ended in time but a resource failed to close or a task panicked |
 //! | [`USAGE`] 2 | the command line or the configuration cannot be used |
 //! | [`DEADLINE`] 3 | the deadline, or a closing budget, cut something |
 //! | 128 + n | forced by signal n ([`forced_by`]) |

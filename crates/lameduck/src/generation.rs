@@ -38,7 +38,7 @@ mod words;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::phase::{self, Cause, Machine, Refusal};
+use crate::phase::{self, Cause, Machine, Phase, Refusal};
 use crate::takeover::Limits;
 use crate::takeover::predecessor::{self, Predecessor};
 use crate::takeover::successor::{self, Successor};
@@ -206,6 +206,7 @@ impl Generation {
             }
             Input::Life(input) => self.live(now, input),
             Input::Ready(ready) => self.ready(now, ready),
+            Input::Unfit(why) => self.unfit(now, why),
             Input::GateOpened => self.gate_opened(now),
             Input::CopiesClosed => {
                 if let Some(admitted) = self.admitted {
@@ -408,6 +409,19 @@ impl Generation {
         match self.above {
             Some(_) => self.above_does(now, successor::Input::Ready(ready)),
             None => self.live(now, phase::Input::Ready),
+        }
+    }
+}
+
+impl Generation {
+    /// It is no stop of its own: what began already comes first.
+    fn unfit(&mut self, now: Instant, why: Why) {
+        if self.life.phase() == Phase::Starting && self.life.cause().is_none() {
+            self.actions.push_back(Action::Unfit(why.clone()));
+            self.above_does(now, successor::Input::CannotServe(why));
+            if self.life.cause().is_none() {
+                self.stop(now, phase::Input::Stop(Cause::Request));
+            }
         }
     }
 }

@@ -4,12 +4,15 @@
 //! /run/app/            0700, ours
 //! /run/app/control     a symlink to the active generation's socket, put in place by rename
 //! /run/app/control.g7  generation 7's socket, 0600
+//! /run/app/control.pid the active generation's process id and a newline, put in place by rename
 //! ```
 //!
 //! # Invariants
 //!
 //! 1. The name is never absent while a generation serves: it is replaced by rename, never removed first.
 //! 2. A generation removes the name only while it leads to its own socket, and no socket but its own or a dead one.
+//! 3. While a generation serves, the file with the process id holds one whole number: its own, or for the moment of a
+//!    hand-over its predecessor's, which still lives.
 
 use std::fs;
 use std::io;
@@ -47,6 +50,21 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
+        Place::is_ours(parent)?;
+        Ok(Place { name })
+    }
+
+    /// Looks at the directory as [`prepare`](Place::prepare) does; one that is missing will be made.
+    pub(crate) fn look(name: &Path) -> io::Result<()> {
+        let Place { name } = Place::at(name)?;
+        match name.parent() {
+            Some(parent) if name.file_name().is_some() && parent.exists() => Place::is_ours(parent),
+            Some(_) if name.file_name().is_some() => Ok(()),
+            Some(_) | None => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn is_ours(parent: &Path) -> io::Result<()> {
         let directory = fs::metadata(parent)?;
         let own = rustix::process::geteuid().as_raw();
         if directory.uid() != own || directory.mode() & 0o077 != 0 {
@@ -61,7 +79,7 @@ impl Place {
                 ),
             ));
         }
-        Ok(Place { name })
+        Ok(())
     }
 
     /// The name operators use.
@@ -76,8 +94,24 @@ impl Place {
         PathBuf::from(path)
     }
 
-    /// Makes the name lead to this generation.
+    /// Where the active generation's process id is read.
+    fn pid_file(&self) -> PathBuf {
+        let mut path = self.name.as_os_str().to_owned();
+        path.push(".pid");
+        PathBuf::from(path)
+    }
+
+    /// Puts this process's id in place, in one step: a reader finds a whole number at any moment.
+    fn tell_pid(&self, generation: u32) -> io::Result<()> {
+        let mut beside = self.socket(generation).into_os_string();
+        beside.push(".pid");
+        fs::write(&beside, format!("{}\n", std::process::id()))?;
+        fs::rename(&beside, self.pid_file())
+    }
+
+    /// Makes the name lead to this generation, which is this process's.
     pub(crate) fn point_to(&self, generation: u32) -> io::Result<()> {
+        self.tell_pid(generation)?;
         let socket = self.socket(generation);
         let mut beside = socket.as_os_str().to_owned();
         beside.push(".new");
@@ -98,6 +132,7 @@ impl Place {
         let socket = self.socket(generation);
         if self.leads_to(generation) {
             let _ = fs::remove_file(&self.name);
+            let _ = fs::remove_file(self.pid_file());
         }
         let _ = fs::remove_file(&socket);
         self.sweep(generation);
@@ -174,6 +209,31 @@ mod tests {
         let directory = directory();
         Place::prepare(&directory.join("control")).unwrap();
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_file_with_the_process_id_holds_a_whole_number_at_any_moment() {
+        let directory = directory();
+        let place = Place::prepare(&directory.join("control")).unwrap();
+        place.point_to(1).unwrap();
+        let path = directory.join("control.pid");
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut last = String::new();
+                // Until the last generation has left.
+                while let Ok(text) = fs::read_to_string(&path) {
+                    assert_eq!(text, format!("{}\n", std::process::id()));
+                    last = text;
+                }
+                last
+            });
+            (2..100).for_each(|generation| place.point_to(generation).unwrap());
+            place.release(50);
+            assert!(path.exists(), "only the active generation removes it");
+            place.release(99);
+            drop(reader.join().unwrap());
+        });
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
@@ -58,6 +58,8 @@ pub(crate) struct Handover {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
     takes: watch::Sender<Takes>,
     servers: Mutex<HashMap<Arc<str>, Handler>>,
+    /// Who answers a probe.
+    probed: OnceLock<Arc<str>>,
     kinds: Mutex<HashMap<String, Kind>>,
 }
 
@@ -124,7 +126,26 @@ impl Handover {
         servers.insert(server, handler);
     }
 
-    fn server(&self, name: &str) -> Option<(Arc<str>, Handler)> {
+    /// Names who goes on with connections of a predecessor's `server`, which has another name here by now.
+    pub(crate) fn serves_instead(&self, server: &str, handler: Handler) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.entry(Arc::from(server)).or_insert(handler);
+    }
+
+    /// Says that `server` speaks HTTP: the first one to say so answers a predecessor's probe.
+    #[cfg(feature = "http")]
+    pub(crate) fn answers_probes(&self, server: &str) {
+        let _ = self.probed.set(Arc::from(server));
+    }
+
+    /// Answers a probe. Without a server that can, the stream is never made, and its end tells.
+    pub(crate) fn probe(&self, stream: impl FnOnce(Arc<str>) -> Stream) {
+        if let Some(server) = self.probed.get() {
+            self.receive(server, Vec::new(), stream);
+        }
+    }
+
+    pub(crate) fn server(&self, name: &str) -> Option<(Arc<str>, Handler)> {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         servers.get_key_value(name).map(|(name, handler)| (Arc::clone(name), Arc::clone(handler)))
     }

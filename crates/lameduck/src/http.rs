@@ -144,6 +144,7 @@ impl Lifecycle {
         self.accept(name, listener, Hold::Drain, move |stream, read| {
             drop(tokio::spawn(connection(stream, read, terms.clone())));
         })?;
+        self.shared.handover.answers_probes(name);
         drop(self.shared.runtime.spawn(seen_off));
         Ok(())
     }

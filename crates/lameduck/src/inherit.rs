@@ -46,6 +46,7 @@ pub(crate) fn take(
         let listener = sys::take_inherited(passed.number)
             .and_then(Listener::inherited)
             .map_err(|error| Error::io("use", passed.to_string(), error))?;
+        let listener = listener.passed_as(Some(passed.name.clone()));
         listeners.push((passed.name, listener));
     }
     Ok(listeners)

@@ -118,6 +118,8 @@
 //! | [`lifecycle::LAST_CALL`] | 1 s | how long before the cut blocking work is told to stop while the runtime is blocked |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
 //! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
+//! | [`lifecycle::CHECK`] | 10 s | one check before the service is ready ([`Lifecycle::check`]) |
+//! | [`lifecycle::CHECKS_AT_MOST`] | 100 | checks of one life |
 //! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
 //! | `listener::LET_GO` | 1 s | how long a stop soon after an upgrade waits for the predecessor to let go of the socket |
 //! | `notify::teller::EXTEND` | 5 s | what the service manager is asked for at a time |
@@ -137,6 +139,7 @@
 //! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
 //! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
 //! | `takeover::TAKEOVER_LONGEST` | 600 s | the same, however often it asks for more |
+//! | `takeover::PROBE_TIMEOUT` | 5 s | a successor's answer to the probe |
 //! | `takeover::STATE_TIMEOUT` | 5 s | writing the states down |
 //! | `takeover::COMMIT_TIMEOUT` | 15 s | the commit |
 //! | `takeover::ACCEPTING_TIMEOUT` | 5 s | from the commit to accepting |
@@ -146,6 +149,7 @@
 //! | [`generation::QUEUED`] | 16 | upgrades that may wait for the one under way |
 //! | `conversation::SEND` | 5 s | one message to another generation |
 //! | `conversation::INBOX` | 64 | messages of another generation that have come and were not looked at |
+//! | [`upgrade::CHECK_FIRST`] | 8 s | a program that checks itself before it is started ([`Builder::check_first`]) |
 //! | [`upgrade::SEEK`] | 5 | how often a generation whose successor is gone looks for the one that serves |
 //! | `upgrade::SEEK_PAUSE` | 50 ms | the time between two looks |
 //! | `upgrade::LEAVE_WITH_US` | 500 ms | the same when this process itself is leaving |
@@ -211,6 +215,7 @@ mod json;
 pub mod lifecycle;
 pub mod listener;
 mod log;
+mod memory;
 pub mod notify;
 pub mod operate;
 mod operator;

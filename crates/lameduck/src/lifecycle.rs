@@ -1,6 +1,7 @@
 //! The handle a program holds: everything is registered with it.
 
 mod builder;
+mod check;
 mod closing;
 mod drain;
 mod link;
@@ -38,6 +39,7 @@ use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry};
 
 pub use builder::Builder;
+pub use check::{CHECK, CHECKS_AT_MOST};
 pub use closing::Closing;
 pub use drain::{Drain, LAST_CALL};
 pub use task::{Blocking, Task, TaskEnd};
@@ -79,6 +81,7 @@ pub(crate) struct Settings {
     #[cfg_attr(not(feature = "http"), expect(dead_code))]
     pub(crate) close_frames: CloseFrames,
     pub(crate) version: String,
+    probe: Option<String>,
 }
 
 pub(crate) struct Shared {
@@ -95,6 +98,7 @@ pub(crate) struct Shared {
     readiness: Readiness,
     pub(crate) handover: Arc<Handover>,
     states: Arc<States>,
+    checks: check::Checks,
     #[cfg(feature = "rustls023")]
     tickets: std::sync::Mutex<Option<crate::tickets::Tickets>>,
     /// What a predecessor left, when this process takes over from one.
@@ -179,7 +183,7 @@ impl Lifecycle {
     ///
     /// They may be taken once. Take them before child processes start: until then a child inherits them too. The
     /// manager keeps its own copy, so at a stop this process just stops accepting, and what is queued waits for
-    /// the next start.
+    /// the next start. A successor gets those of its predecessor, by the same names.
     ///
     /// # Errors
     ///
@@ -187,6 +191,12 @@ impl Lifecycle {
     /// when the sockets were taken before.
     pub fn inherited(&self) -> Result<Vec<(String, Listener)>, Error> {
         let _runtime = self.shared.runtime.enter();
+        if let Some(left) = &self.shared.succession {
+            let passed = left.inherited()?;
+            if !passed.is_empty() {
+                return Ok(passed);
+            }
+        }
         inherit::take(|name| std::env::var_os(name), std::process::id())
     }
 
@@ -250,11 +260,16 @@ impl Lifecycle {
             given: listener.given().to_owned(),
             unix: listener.is_unix(),
             taken_over: listener.is_taken_over(),
+            shared: listener.is_shared(),
+            inherited: listener.name_passed().map(str::to_owned),
             hold,
             orders,
         })?;
         let server: Arc<str> = Arc::from(name);
         self.shared.handover.serves(Arc::clone(&server), Arc::clone(&serve));
+        if let Some(before) = listener.server_before() {
+            self.shared.handover.serves_instead(before, Arc::clone(&serve));
+        }
         let accepting = Accepting {
             server,
             hold,
@@ -304,15 +319,37 @@ impl Lifecycle {
         }
     }
 
-    /// Says that the service can serve: accepting begins and readiness turns green. [`run`](Lifecycle::run) says it too.
+    /// Says that the service can serve: accepting begins and readiness turns green, once its [checks](Lifecycle::check)
+    /// have passed. [`run`](Lifecycle::run) says it too.
     pub fn ready(&self) {
-        let ready = self
-            .shared
-            .succession
-            .as_ref()
-            .map(|succession| succession.ready(self.shared.handover.readable()));
+        self.ready_when_checked();
+    }
+
+    fn say_ready(&self) {
+        self.serve_rest_of_groups();
+        let settings = &self.shared.settings;
+        let succession = self.shared.succession.as_ref();
+        let ready = succession
+            .map(|left| left.ready(self.shared.handover.readable(), settings.probe.clone()));
         let ready = GenerationInput::Ready(ready.unwrap_or_default());
         self.shared.control.send(Message::Input(ready));
+    }
+
+    /// Of several sockets with one address (`SO_REUSEPORT`) a program may have asked for fewer than its predecessor had.
+    /// The kernel gives clients to all of them as long as somebody holds them, and resets who waits where one is closed:
+    /// the server at that address accepts from the rest too.
+    fn serve_rest_of_groups(&self) {
+        let Some(left) = &self.shared.succession else { return };
+        let _runtime = self.shared.runtime.enter();
+        for listener in left.rest_of_groups() {
+            let Ok(listener) = listener else { continue };
+            let Some((server, hold)) = self.shared.gates.server_at(listener.given()) else {
+                continue;
+            };
+            let Some((_, handler)) = self.shared.handover.server(&server) else { continue };
+            // A stop that came first closes it.
+            let _ = self.accept(&server, listener, hold, move |stream, read| handler(stream, read));
+        }
     }
 
     /// This process's place in the chain of upgrades; the first is 1.

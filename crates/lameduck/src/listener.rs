@@ -53,7 +53,7 @@ pub(crate) use exhaustion::AcceptErrors;
 pub use exhaustion::{BACK_OFF, BACK_OFF_MOST};
 pub use gate::{HANDSHAKE, HANDSHAKE_ROUNDS, SHUT, STARVED_GATE};
 pub use origin::LET_GO;
-pub(crate) use origin::Predecessor;
+pub(crate) use origin::{Others, Predecessor};
 
 /// Completed connections the kernel may hold for us, asked for at listen(2); the kernel's own
 /// `net.core.somaxconn` may be smaller. Also the most that one pass of an ungated close takes.
@@ -83,6 +83,10 @@ pub struct Listener {
     given: String,
     address: String,
     origin: Origin,
+    /// The name a service manager passed it under.
+    passed_as: Option<String>,
+    /// The server that a predecessor served from it.
+    served_as: Option<String>,
 }
 
 #[derive(Debug)]
@@ -138,6 +142,8 @@ impl Listener {
             given: local.to_string(),
             address: local.to_string(),
             origin: Origin::Bound,
+            passed_as: None,
+            served_as: None,
         })
     }
 
@@ -175,7 +181,8 @@ impl Listener {
             }
             _ => return refuse("it is neither a TCP nor a Unix socket"),
         };
-        Ok(Listener { socket, given: address.clone(), address, origin: Origin::Shared })
+        let (given, origin) = (address.clone(), Origin::Shared);
+        Ok(Listener { socket, given, address, origin, passed_as: None, served_as: None })
     }
 
     /// Serves from a predecessor's socket, which `given` asked for there too.
@@ -183,12 +190,13 @@ impl Listener {
         socket: OwnedFd,
         given: &str,
         predecessor: watch::Receiver<Predecessor>,
+        others: Others,
     ) -> io::Result<Listener> {
         let mut listener = Listener::inherited(socket)?;
         given.clone_into(&mut listener.given);
-        listener.origin = Origin::TakenOver(predecessor);
-        if let (Bound::Unix(_, own), Some(path)) =
-            (&mut listener.socket, given.strip_prefix("unix:"))
+        listener.origin = Origin::TakenOver(predecessor, others);
+        if let (Others::Leave, Bound::Unix(_, own), Some(path)) =
+            (others, &mut listener.socket, given.strip_prefix("unix:"))
         {
             // Ours to remove once we accept: until then the predecessor serves from it, whatever becomes of us.
             *own = OwnPath::of(Path::new(path)).ok();
@@ -202,7 +210,32 @@ impl Listener {
 
     /// Whether a predecessor handed it to us.
     pub(crate) fn is_taken_over(&self) -> bool {
-        matches!(self.origin, Origin::TakenOver(_))
+        matches!(self.origin, Origin::TakenOver(..))
+    }
+
+    /// Whether somebody else holds it too, who is no generation of this service.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.origin, Origin::Shared | Origin::TakenOver(_, Others::Hold))
+    }
+
+    /// Remembers the name that a service manager passed it under.
+    pub(crate) fn passed_as(mut self, name: Option<String>) -> Listener {
+        self.passed_as = name;
+        self
+    }
+
+    /// Remembers the server that a predecessor served from it.
+    pub(crate) fn served_as(mut self, server: &str) -> Listener {
+        self.served_as = Some(server.to_owned());
+        self
+    }
+
+    pub(crate) fn server_before(&self) -> Option<&str> {
+        self.served_as.as_deref()
+    }
+
+    pub(crate) fn name_passed(&self) -> Option<&str> {
+        self.passed_as.as_deref()
     }
 
     /// As the program asked for it.
@@ -228,6 +261,30 @@ impl Listener {
         }
     }
 
+    /// Looks whether `address` could be listened on, and leaves it as it is: nobody can connect meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Listener::bind).
+    pub fn look(address: &str) -> Result<(), Error> {
+        let fail = |error| Error::io("listen on", address, error);
+        if let Some(path) = address.strip_prefix("unix:") {
+            let path = Path::new(path);
+            Listener::is_free(address, path)?;
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            return rustix::fs::access(directory, rustix::fs::Access::WRITE_OK)
+                .map_err(|error| fail(error.into()));
+        }
+        let parsed = parse_tcp(address)?;
+        let socket = socket2::Socket::new(Domain::for_address(parsed), Type::STREAM, None);
+        let socket = socket.map_err(fail)?;
+        socket.set_reuse_address(true).map_err(fail)?;
+        socket.bind(&SockAddr::from(parsed)).map_err(fail)
+    }
+
     fn bind_tcp(given: &str, address: SocketAddr) -> Result<Listener, Error> {
         let fail = |error| Error::io("listen on", given, error);
         let family = if address.is_ipv6() { Family::V6 } else { Family::V4 };
@@ -245,14 +302,16 @@ impl Listener {
             given: given.to_owned(),
             address,
             origin: Origin::Bound,
+            passed_as: None,
+            served_as: None,
         })
     }
 
-    fn bind_unix(given: &str, path: &Path) -> Result<Listener, Error> {
+    /// Whether nobody serves at this path.
+    fn is_free(given: &str, path: &Path) -> Result<(), Error> {
         if path.as_os_str().is_empty() {
             return Err(Error::address(given, "the path is empty"));
         }
-        let fail = |error| Error::io("listen on", given, error);
         let taken = match inode(path) {
             // Only a socket is ever replaced, and only one that nobody accepts on.
             Ok(_) if !is_socket(path) => {
@@ -266,7 +325,12 @@ impl Listener {
             },
             Err(_) => Ok(()),
         };
-        taken.map_err(fail)?;
+        taken.map_err(|error| Error::io("listen on", given, error))
+    }
+
+    fn bind_unix(given: &str, path: &Path) -> Result<Listener, Error> {
+        Listener::is_free(given, path)?;
+        let fail = |error| Error::io("listen on", given, error);
         // Bound beside and renamed into place: there is no moment without a socket at the path.
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
@@ -292,6 +356,8 @@ impl Listener {
             given: given.to_owned(),
             address: given.to_owned(),
             origin: Origin::Bound,
+            passed_as: None,
+            served_as: None,
         })
     }
 

@@ -21,7 +21,7 @@ use crate::generation::Queue;
 use crate::generations::Place;
 use crate::json::Object;
 use crate::operate::{ADOPT, AGAIN, JOIN, QUEUE, RELOAD, Verb, is_gone};
-use crate::phase::{Cause, Input, Phase};
+use crate::phase::Phase;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::succeed::Adopting;
@@ -331,7 +331,7 @@ impl Operator {
     }
 
     async fn stop(&self) -> (u8, String) {
-        self.control.send(Input::Stop(Cause::Request));
+        self.control.send(ToControl::End);
         let mut report = self.report.clone();
         let ended = report.wait_for(Option::is_some).await;
         match ended.ok().and_then(|report| report.clone()) {

@@ -55,6 +55,8 @@ pub struct Report {
     pub resources: Vec<ClosingReport>,
     /// What panicked since the start.
     pub panics: Vec<String>,
+    /// Why the start came to nothing, when a [check](crate::Lifecycle::check) failed.
+    pub unfit: Option<String>,
     /// Accept errors survived since the start.
     pub accept_errors: u64,
     /// How long the async runtime had not answered when it ended; `None` if it answered.
@@ -78,6 +80,7 @@ impl Report {
             }
             Outcome::Finished if self.resources.iter().any(|r| failed(&r.end)) => exit::FAILED,
             Outcome::Finished if !self.panics.is_empty() => exit::FAILED,
+            Outcome::Finished if self.unfit.is_some() => exit::FAILED,
             Outcome::Finished => exit::OK,
         }
     }
@@ -115,6 +118,7 @@ impl Report {
             .array("cut_work", cut)
             .array("resources", resources)
             .array("panics", self.panics.iter().map(|words| json::quoted(words)))
+            .optional("unfit", self.unfit.as_deref())
             .number("accept_errors", self.accept_errors)
             .optional_millis("runtime_blocked_ms", self.runtime_blocked)
             .end()
@@ -180,6 +184,9 @@ impl fmt::Display for Report {
         }
         for words in &self.panics {
             writeln!(f, "  panicked: {words}")?;
+        }
+        if let Some(why) = &self.unfit {
+            writeln!(f, "  not fit to serve: {why}")?;
         }
         if self.accept_errors > 0 {
             writeln!(f, "  accept errors survived: {}", self.accept_errors)?;

@@ -74,6 +74,16 @@ impl Program {
         command
     }
 
+    /// The same program with these arguments behind its own, to look at itself and end. It is no successor.
+    pub(crate) fn check(&self, arguments: &[OsString]) -> io::Result<(Child, Option<ChildStderr>)> {
+        let mut command = self.command(Path::new(""));
+        command.args(arguments).env_remove(VARIABLE);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.spawn()?;
+        let stderr = child.stderr.take();
+        Ok((child, stderr))
+    }
+
     /// Starts it; a file that is just being written is tried again for [`BUSY`].
     pub(crate) async fn start(&self, control: &Path) -> io::Result<(Child, Option<ChildStderr>)> {
         let until = tokio::time::Instant::now() + BUSY;

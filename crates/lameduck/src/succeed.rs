@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::connection::{Arrival, Socket, Stream};
+use crate::driver::Loop;
 use crate::error::{Error, TAKE_OVER};
 use crate::handover::Handover;
-use crate::listener::{Listener, Predecessor as Does};
+use crate::listener::{Listener, Others, Predecessor as Does};
 use crate::log::Log;
 use crate::states::Left;
 use crate::takeover::Limits;
@@ -37,6 +38,8 @@ pub(crate) struct Succession {
     pub(crate) generation: u32,
     offered: Mutex<Vec<Offered>>,
     used: Mutex<Vec<String>>,
+    /// The addresses that were taken.
+    taken: Mutex<Vec<String>>,
     /// What the predecessor does with its listeners.
     does: watch::Sender<Does>,
 }
@@ -44,6 +47,8 @@ pub(crate) struct Succession {
 struct Offered {
     name: String,
     given: String,
+    shared: bool,
+    inherited: Option<String>,
     socket: OwnedFd,
 }
 
@@ -84,6 +89,7 @@ pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
                         generation: inventory.generation,
                         offered: Mutex::new(offered),
                         used: Mutex::default(),
+                        taken: Mutex::default(),
                         does: watch::Sender::new(Does::Keeps),
                     };
                     return Ok(Begun { succession, left, machine, channel });
@@ -133,7 +139,13 @@ fn sort(
 ) {
     let mut descriptors = descriptors.into_iter();
     for (listener, socket) in offer.listeners.into_iter().zip(descriptors.by_ref()) {
-        offered.push(Offered { name: listener.name, given: listener.address, socket });
+        offered.push(Offered {
+            name: listener.name,
+            given: listener.address,
+            shared: listener.shared,
+            inherited: listener.inherited,
+            socket,
+        });
     }
     for (state, file) in offer.states.into_iter().zip(descriptors) {
         left.insert(state.key, Left { version: state.version, size: state.size, file });
@@ -146,19 +158,49 @@ impl Succession {
         let mut offered = lock(&self.offered);
         let index = offered.iter().position(|offered| offered.given == given)?;
         let found = offered.remove(index);
-        lock(&self.used).push(found.name);
-        let taken = Listener::taken_over(found.socket, given, self.does.subscribe());
-        Some(taken.map_err(|error| Error::io("take over the socket of", given, error)))
+        Some(self.take(found))
+    }
+
+    /// The sockets that a service manager passed to a predecessor, with their names, in their order.
+    pub(crate) fn inherited(&self) -> Result<Vec<(String, Listener)>, Error> {
+        let passed = |offered: &mut Offered| offered.inherited.is_some();
+        let found: Vec<Offered> = lock(&self.offered).extract_if(.., passed).collect();
+        let take = |found: Offered| -> Result<(String, Listener), Error> {
+            Ok((found.inherited.clone().unwrap_or_default(), self.take(found)?))
+        };
+        found.into_iter().map(take).collect()
+    }
+
+    /// What is left of groups of sockets with one address, of which the program has taken some: the kernel goes on giving
+    /// clients to each of them.
+    pub(crate) fn rest_of_groups(&self) -> Vec<Result<Listener, Error>> {
+        let taken = lock(&self.taken).clone();
+        let of_a_group = |offered: &mut Offered| taken.contains(&offered.given);
+        let found: Vec<Offered> = lock(&self.offered).extract_if(.., of_a_group).collect();
+        found.into_iter().map(|found| self.take(found)).collect()
+    }
+
+    fn take(&self, found: Offered) -> Result<Listener, Error> {
+        let Offered { name, given, shared, inherited, socket } = found;
+        // As `wire_listener` made it.
+        let server = name.rsplit_once('#').map_or("", |(server, _)| server).to_owned();
+        lock(&self.used).push(name);
+        lock(&self.taken).push(given.clone());
+        let others = if shared { Others::Hold } else { Others::Leave };
+        let taken = Listener::taken_over(socket, &given, self.does.subscribe(), others);
+        let taken = taken.map_err(|error| Error::io("take over the socket of", &given, error))?;
+        Ok(taken.passed_as(inherited).served_as(&server))
     }
 
     /// What this program makes of the listeners. What it did not ask for is closed here.
-    pub(crate) fn ready(&self, sessions: Vec<wire::Readable>) -> Ready {
+    pub(crate) fn ready(&self, sessions: Vec<wire::Readable>, probe: Option<String>) -> Ready {
         let dropped: Vec<Offered> = lock(&self.offered).drain(..).collect();
         Ready {
             used: lock(&self.used).clone(),
             dropped: dropped.into_iter().map(|offered| offered.name).collect(),
             added: Vec::new(),
             sessions,
+            probe,
         }
     }
 
@@ -195,6 +237,18 @@ impl Adopting {
         }
     }
 
+    /// Answers the request that comes over this socket as a client's would be, before anybody is accepted.
+    pub(crate) fn answer(&self, descriptors: Vec<OwnedFd>) {
+        let Some(socket) = descriptors.into_iter().next() else { return };
+        match open(socket) {
+            Ok((socket, peer)) => self.handover.probe(|name| {
+                let guard = self.registry.connect(name, peer, Hold::Nothing);
+                Stream::new(socket, guard, Arrival::Elsewhere)
+            }),
+            Err(error) => self.lost(&error),
+        }
+    }
+
     pub(crate) fn lost(&self, error: &io::Error) {
         self.log.line("connection-lost", &format!("A connection did not arrive: {error}"));
     }
@@ -215,7 +269,8 @@ fn open(socket: OwnedFd) -> io::Result<(Socket, Peer)> {
 }
 
 /// What the predecessor calls one of its listeners: unique, whatever the program called its servers.
-pub(crate) fn wire_listener(index: usize, server: &str, given: &str, unix: bool) -> wire::Listener {
+pub(crate) fn wire_listener(index: usize, accepting: &Loop) -> wire::Listener {
+    let Loop { server, given, unix, shared, inherited, .. } = accepting;
     let number = format!("#{index}");
     let room = wire::MAX_NAME - number.len();
     let mut end = server.len().min(room);
@@ -224,7 +279,9 @@ pub(crate) fn wire_listener(index: usize, server: &str, given: &str, unix: bool)
     }
     wire::Listener {
         name: format!("{}{number}", &server[..end]),
-        socket: if unix { wire::Socket::Unix } else { wire::Socket::Tcp },
-        address: given.to_owned(),
+        socket: if *unix { wire::Socket::Unix } else { wire::Socket::Tcp },
+        address: given.clone(),
+        shared: *shared,
+        inherited: inherited.clone(),
     }
 }

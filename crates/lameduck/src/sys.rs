@@ -134,6 +134,37 @@ pub(crate) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     if result == 0 { Ok(Peer { process, user }) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The process at the other end of a Unix socket, whatever its number means by now (`SO_PEERPIDFD`, since Linux 6.5).
+#[cfg(target_os = "linux")]
+pub(crate) fn peer_process(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const SOL_SOCKET: i32 = 1;
+    const SO_PEERPIDFD: i32 = 77;
+    let mut descriptor = -1i32;
+    let mut length = size_of_val(&descriptor) as u32;
+    // SAFETY: the memory is writable and as long as `length` says; an integer has no invalid value; the descriptor is
+    // borrowed, so it is open.
+    let result = unsafe {
+        getsockopt(
+            socket.as_raw_fd(),
+            SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut descriptor).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for this call, close-on-exec, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// The process at the other end of a Unix socket; not to be had here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn peer_process(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Who is at the other end of a Unix socket; not to be had here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn peer(_: BorrowedFd<'_>) -> io::Result<Peer> {

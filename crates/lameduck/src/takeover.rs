@@ -8,6 +8,7 @@
 //!                  ◀─ Offer (+ fds) …
 //!   Status …       ─▶                          initialising may take as long as it says, within a bound
 //!   Ready          ─▶                          nothing has changed yet: any failure up to here is a no-op
+//!                  ◀─ Probe (+ fd)              if Ready names a path: it is asked for, and has to be answered with 2xx
 //!                  ◀─ Commit (+ fds)
 //!   Accepting      ─▶                          only now the predecessor's accept loops stop
 //!                  ◀─ Connection (+ fd) …
@@ -52,7 +53,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use wire::{
-    Listener, MAX_DESCRIPTORS, MAX_LISTENERS, MAX_STATES, Offer, Ready, Reason, State, Why,
+    Listener, MAX_DESCRIPTORS, MAX_INHERITED_LISTENERS, MAX_LISTENERS, MAX_STATES, Offer, Ready,
+    Reason, State, Why,
 };
 
 pub mod predecessor;
@@ -72,11 +74,14 @@ pub const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a successor may initialise whatever it asks for.
 pub const TAKEOVER_LONGEST: Duration = Duration::from_secs(600);
 
+/// How long a successor may take to answer the predecessor's probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long the predecessor may take to write its states down.
 pub const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a successor waits for the commit once it is ready. Longer than [`STATE_TIMEOUT`], so that a predecessor
-/// that is alive decides first.
+/// How long a successor waits for the commit once it is ready. Longer than [`PROBE_TIMEOUT`] and [`STATE_TIMEOUT`]
+/// together, so that a predecessor that is alive decides first.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a successor may take from the commit to its first accept.
@@ -99,7 +104,9 @@ pub struct Limits {
     pub takeover: Duration,
     /// Predecessor: from the offer to `Ready`, whatever the successor asks for.
     pub longest: Duration,
-    /// Predecessor: from `Ready` to its states.
+    /// Predecessor: from `Ready` to the answer of its probe.
+    pub probe: Duration,
+    /// Predecessor: from there to its states.
     pub state: Duration,
     /// Successor: from `Ready` to `Commit`.
     pub commit: Duration,
@@ -124,6 +131,7 @@ impl Default for Limits {
             offer: OFFER_TIMEOUT,
             takeover: TAKEOVER_TIMEOUT,
             longest: TAKEOVER_LONGEST,
+            probe: PROBE_TIMEOUT,
             state: STATE_TIMEOUT,
             commit: COMMIT_TIMEOUT,
             accepting: ACCEPTING_TIMEOUT,
@@ -174,10 +182,16 @@ impl Inventory {
         let mut listeners = self.listeners.iter().cloned();
         let mut states = self.states.iter().cloned();
         let mut left = self.listeners.len() + self.states.len();
+        // Long names need room in a frame.
+        let is_named = |listener: &Listener| listener.inherited.is_some();
+        let most = match self.listeners.iter().any(is_named) {
+            true => MAX_INHERITED_LISTENERS,
+            false => MAX_DESCRIPTORS,
+        };
         let mut offers = Vec::new();
         loop {
-            let some: Vec<Listener> = listeners.by_ref().take(MAX_DESCRIPTORS).collect();
-            let room = MAX_DESCRIPTORS - some.len();
+            let some: Vec<Listener> = listeners.by_ref().take(most).collect();
+            let room = most - some.len();
             let rest: Vec<State> = states.by_ref().take(room).collect();
             left -= some.len() + rest.len();
             let last = left == 0;

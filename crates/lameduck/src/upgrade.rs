@@ -4,7 +4,10 @@
 //! Everything here runs on the control thread and never waits: what takes time is given to the runtime, and its end comes
 //! back as a message.
 
+mod before;
+mod giving;
 mod passing;
+mod probe;
 mod process;
 mod sending;
 mod telling;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -28,16 +31,19 @@ use crate::generations::Place;
 use crate::handover::Handover;
 use crate::listener::Predecessor as Does;
 use crate::log::Log;
-use crate::operator::is_busy;
 use crate::phase;
 use crate::respawn::Program;
 use crate::states::States;
 use crate::succeed::{Adopting, Succession};
 use crate::takeover::channel::{AsyncChannel, Channel};
 use crate::takeover::successor::Presence;
-use crate::takeover::wire::{Hello, Message, Ready, Reason, Why};
-use crate::takeover::{Inventory, predecessor, successor};
+use crate::takeover::wire::{Hello, Message, Ready, Why};
+use crate::takeover::{predecessor, successor};
 
+pub(crate) use before::Before;
+pub use before::CHECK_FIRST;
+pub(crate) use giving::Found;
+use process::Exited;
 pub(crate) use process::Process;
 pub use process::{LAST_WORDS, LEAVE_WITH_US};
 use sending::{Ended, Mover};
@@ -59,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) own: u32,
     pub(crate) succession: Option<Arc<Succession>>,
     pub(crate) respawned: bool,
+    pub(crate) before: Before,
 }
 
 /// Conversations, processes and those who wait.
@@ -90,6 +97,8 @@ struct Moving {
 /// The conversation with a successor, or who would like to be one.
 struct Below {
     conversation: Conversation,
+    /// Its process, taken when it spoke first.
+    process: std::io::Result<OwnedFd>,
     /// What the next offers name, in their order.
     offered: Vec<OwnedFd>,
 }
@@ -109,6 +118,10 @@ impl Upgrades {
                     if adopts.load(Ordering::Acquire) {
                         adopting.go_on_with(connection, descriptors);
                     }
+                    None
+                }
+                Message::Probe => {
+                    adopting.answer(descriptors);
                     None
                 }
                 message => Some(message),
@@ -176,6 +189,7 @@ impl Upgrades {
     /// Begins the conversation with somebody who asks for the service.
     pub(crate) fn hello(&mut self, channel: Channel, hello: Hello) -> Option<Input> {
         let _runtime = self.parts.runtime.enter();
+        let process = channel.process();
         let channel = match channel.into_async() {
             Ok(channel) => channel,
             Err(error) => {
@@ -190,7 +204,7 @@ impl Upgrades {
         let hear = move |heard| control.send(ToControl::Below(line, heard));
         let take = |message, _| Some(message);
         let conversation = Conversation::new(&self.parts.runtime, channel, take, hear);
-        self.below.insert(line, Below { conversation, offered: Vec::new() });
+        self.below.insert(line, Below { conversation, process, offered: Vec::new() });
         Some(Input::Hello { line, hello })
     }
 
@@ -253,6 +267,7 @@ impl Upgrades {
             Action::KillPeer(line) => self.kill_peer(line),
             Action::CountDraining(line) => self.count_draining(line),
             Action::TakeInventory { line, generation } => self.take_inventory(line, generation),
+            Action::Probe { line, path } => self.probe(line, path),
             Action::Send(line, message) => self.send(line, message),
             Action::Close(line) => drop(self.below.remove(&line)),
             Action::Progress(text) => {
@@ -308,6 +323,7 @@ impl Upgrades {
             }
             // The control thread's own, and what the start has done.
             Action::Life(_)
+            | Action::Unfit(_)
             | Action::Initialise
             | Action::OpenGate
             | Action::CloseGate(_)
@@ -319,16 +335,22 @@ impl Upgrades {
     fn start(&self, attempt: AttemptId) {
         let (program, control) = (self.parts.program.clone(), Arc::clone(&self.control));
         let (socket, log) = (self.parts.place.socket(self.parts.own), Arc::clone(&self.parts.log));
+        let before = self.parts.before.clone();
         drop(self.parts.runtime.spawn(async move {
+            if let Err(why) = before.allows(&program, &log).await {
+                let input = Input::NotStarted { attempt, why };
+                return control.send(ToControl::Input(input));
+            }
             match program.start(&socket).await {
                 Ok((child, stderr)) => {
                     let tells = Arc::clone(&control);
                     let (told, start_is_told) = std::sync::mpsc::channel::<()>();
-                    let process = Process::watch(child, stderr, &log, move |how| {
-                        // One that exits at once: its last words are asked for at its exit, from the process told of.
-                        let _ = start_is_told.recv();
-                        tells.send(ToControl::Input(Input::Exited { attempt, how }));
-                    });
+                    let process =
+                        Process::watch(child, stderr, &log, move |Exited { how, .. }| {
+                            // One that exits at once: its last words are asked for at its exit, from the process told of.
+                            let _ = start_is_told.recv();
+                            tells.send(ToControl::Input(Input::Exited { attempt, how }));
+                        });
                     control.send(ToControl::Started { attempt, process });
                     drop(told);
                 }
@@ -347,41 +369,19 @@ impl Upgrades {
         }
     }
 
-    /// It was connected a moment ago, and still is if it can be killed: its number is its own.
+    /// Not by its number, which may be another's by now.
     fn kill_peer(&self, line: LineId) {
         let Some(below) = self.below.get(&line) else { return };
-        let killed = below.conversation.channel().peer().and_then(|pid: Pid| {
-            let process = pidfd_open(pid, PidfdFlags::empty())?;
-            Ok(pidfd_send_signal(process, Signal::KILL)?)
-        });
-        if let Err(error) = killed {
-            let line = format!("The successor that does not answer could not be killed: {error}");
-            self.parts.log.line("upgrade-failed", &line);
-        }
-    }
-
-    /// One that only waits for the end of our own probation does not count: it ends with that.
-    fn count_draining(&self, line: LineId) {
-        let (own, place) = (self.parts.own, self.parts.place.clone());
-        let control = Arc::clone(&self.control);
-        drop(self.parts.runtime.spawn(async move {
-            let mut draining = 0;
-            for (_, path) in place.others(own).into_iter().filter(|(n, _)| *n < own) {
-                draining += usize::from(is_busy(&path).await);
-            }
-            control.send(ToControl::Input(Input::Counted { line, draining }));
-        }));
-    }
-
-    fn take_inventory(&self, line: LineId, generation: u32) {
-        let (gates, states) = (Arc::clone(&self.parts.gates), Arc::clone(&self.parts.states));
-        let control = Arc::clone(&self.control);
-        drop(self.parts.runtime.spawn(async move {
-            let found = find(&gates, &states, generation).await;
-            let found = found
-                .map_err(|error| Why::new(Reason::Limits, format!("the offer failed: {error}")));
-            control.send(ToControl::Found(line, found));
-        }));
+        let error = match &below.process {
+            Ok(process) => match pidfd_send_signal(process, Signal::KILL) {
+                // Gone by itself: whoever holds its end of the conversation is not it.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => return,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        let line = format!("The successor that does not answer could not be killed: {error}");
+        self.parts.log.line("upgrade-failed", &line);
     }
 
     fn send(&mut self, line: LineId, message: Message) {
@@ -389,6 +389,25 @@ impl Upgrades {
         let beside = message.descriptors().min(below.offered.len());
         let descriptors = below.offered.drain(..beside).collect();
         below.conversation.say(message, descriptors);
+    }
+
+    /// Asks the successor over a socket that nobody else can reach.
+    fn probe(&self, line: LineId, path: String) {
+        let Some(below) = self.below.get(&line) else { return };
+        let control = Arc::clone(&self.control);
+        let _runtime = self.parts.runtime.enter();
+        let (ours, theirs) = match probe::sockets() {
+            Ok(pair) => pair,
+            Err(error) => {
+                let input = predecessor::Input::Probed(Err(format!("could not be sent: {error}")));
+                return control.send(ToControl::Input(Input::Below { line, input }));
+            }
+        };
+        below.conversation.say(Message::Probe, vec![theirs]);
+        drop(self.parts.runtime.spawn(async move {
+            let input = predecessor::Input::Probed(probe::ask(ours, &path).await);
+            control.send(ToControl::Input(Input::Below { line, input }));
+        }));
     }
 
     fn hand_on(&mut self, line: LineId, heir: Heir, ready: Ready, took: Duration) {
@@ -442,17 +461,4 @@ impl Upgrades {
             succession.predecessor_does(does);
         }
     }
-}
-
-/// What there is to give, and the descriptors it names in its order: listeners, then states.
-pub(crate) struct Found {
-    inventory: Inventory,
-    descriptors: Vec<OwnedFd>,
-}
-
-async fn find(gates: &Gates, states: &States, generation: u32) -> std::io::Result<Found> {
-    let (listeners, mut descriptors) = gates.duplicates().await?;
-    let (states, mut files) = states.offer()?;
-    descriptors.append(&mut files);
-    Ok(Found { inventory: Inventory { generation, listeners, states }, descriptors })
 }

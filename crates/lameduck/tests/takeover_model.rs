@@ -37,7 +37,15 @@ fn is_caught(model: Takeovers, law: &'static str) {
 #[test]
 fn a_takeover_with_deaths_stops_and_rollbacks_at_every_step() {
     holds(
-        Takeovers { processes: 2, deaths: 2, stops: 2, rollbacks: 2, reloads: 0, fault: None },
+        Takeovers {
+            processes: 2,
+            deaths: 2,
+            stops: 2,
+            rollbacks: 2,
+            reloads: 0,
+            probes: false,
+            fault: None,
+        },
         1_000,
     );
 }
@@ -46,7 +54,15 @@ fn a_takeover_with_deaths_stops_and_rollbacks_at_every_step() {
 #[test]
 fn two_takeovers_with_deaths_stops_and_rollbacks_at_every_step() {
     holds(
-        Takeovers { processes: 3, deaths: 2, stops: 2, rollbacks: 2, reloads: 0, fault: None },
+        Takeovers {
+            processes: 3,
+            deaths: 2,
+            stops: 2,
+            rollbacks: 2,
+            reloads: 0,
+            probes: false,
+            fault: None,
+        },
         50_000,
     );
 }
@@ -54,7 +70,15 @@ fn two_takeovers_with_deaths_stops_and_rollbacks_at_every_step() {
 #[test]
 fn three_takeovers_with_a_death_at_every_step() {
     holds(
-        Takeovers { processes: 4, deaths: 1, stops: 0, rollbacks: 0, reloads: 0, fault: None },
+        Takeovers {
+            processes: 4,
+            deaths: 1,
+            stops: 0,
+            rollbacks: 0,
+            reloads: 0,
+            probes: false,
+            fault: None,
+        },
         30_000,
     );
 }
@@ -63,15 +87,39 @@ fn three_takeovers_with_a_death_at_every_step() {
 #[test]
 fn each_signal_is_followed_by_an_upgrade_or_refused() {
     holds(
-        Takeovers { processes: 2, deaths: 1, stops: 1, rollbacks: 1, reloads: 3, fault: None },
+        Takeovers {
+            processes: 2,
+            deaths: 1,
+            stops: 1,
+            rollbacks: 1,
+            reloads: 3,
+            probes: false,
+            fault: None,
+        },
         15_000,
     );
     holds(
-        Takeovers { processes: 3, deaths: 1, stops: 0, rollbacks: 0, reloads: 2, fault: None },
+        Takeovers {
+            processes: 3,
+            deaths: 1,
+            stops: 0,
+            rollbacks: 0,
+            reloads: 2,
+            probes: false,
+            fault: None,
+        },
         10_000,
     );
     holds(
-        Takeovers { processes: 3, deaths: 0, stops: 1, rollbacks: 1, reloads: 2, fault: None },
+        Takeovers {
+            processes: 3,
+            deaths: 0,
+            stops: 1,
+            rollbacks: 1,
+            reloads: 2,
+            probes: false,
+            fault: None,
+        },
         100_000,
     );
 }
@@ -82,8 +130,49 @@ fn a_generation_that_loses_a_signal_which_is_for_another_is_caught() {
     is_caught(faulty, laws::SIGNALS_COUNT);
 }
 
+/// The same where every version asks to be probed: answers, good and bad, at any moment, and none at all.
+#[test]
+fn a_takeover_with_a_probe_and_deaths_stops_and_rollbacks_at_every_step() {
+    holds(
+        Takeovers {
+            processes: 2,
+            deaths: 2,
+            stops: 2,
+            rollbacks: 2,
+            reloads: 0,
+            probes: true,
+            fault: None,
+        },
+        1_000,
+    );
+}
+
+#[test]
+fn two_takeovers_with_probes_and_a_death_at_every_step() {
+    holds(
+        Takeovers {
+            processes: 3,
+            deaths: 1,
+            stops: 1,
+            rollbacks: 0,
+            reloads: 0,
+            probes: true,
+            fault: None,
+        },
+        10_000,
+    );
+}
+
 fn faulty(processes: usize, fault: Fault) -> Takeovers {
-    Takeovers { processes, deaths: 1, stops: 0, rollbacks: 1, reloads: 0, fault: Some(fault) }
+    Takeovers {
+        processes,
+        deaths: 1,
+        stops: 0,
+        rollbacks: 1,
+        reloads: 0,
+        probes: false,
+        fault: Some(fault),
+    }
 }
 
 #[test]
@@ -124,4 +213,10 @@ fn a_successor_that_fails_the_service_with_it_is_caught() {
 #[test]
 fn a_predecessor_that_admits_another_while_it_takes_the_service_back_is_caught() {
     is_caught(faulty(3, Fault::AdmitsWhileTakingBack), laws::ONE_COMMIT);
+}
+
+#[test]
+fn a_predecessor_that_takes_any_answer_to_its_probe_is_caught() {
+    let model = Takeovers { probes: true, ..faulty(2, Fault::TakesAnyAnswer) };
+    is_caught(model, laws::ANSWERED_FIRST);
 }

@@ -7,6 +7,15 @@ use super::tree::Tree;
 /// The one file in which the lint is allowed.
 const UNSAFE_FILE: &str = "crates/lameduck/src/sys.rs";
 
+/// Who may ask for the time of day, and why it does no harm there when that jumps.
+const TIME_OF_DAY: &[(&str, &str)] = &[
+    ("crates/lameduck/src/log.rs", "a line of the log says when; nothing is decided by it"),
+    (
+        "crates/lameduck/src/tickets.rs",
+        "the keys of session tickets move between processes, which share no other clock; a jump costs whole handshakes",
+    ),
+];
+
 /// Macros that say "not finished" or "look here".
 const UNFINISHED_MACROS: &[&str] = &["todo", "unimplemented", "dbg"];
 
@@ -19,6 +28,22 @@ pub fn unsafe_in_one_file(tree: &Tree) -> Vec<Fault> {
         for (line, word) in code.words() {
             if word == "unsafe" || word == "unsafe_code" {
                 let text = format!("`{word}` may stand in {UNSAFE_FILE} only");
+                faults.push(Fault::fails(&file.path, line, text));
+            }
+        }
+    }
+    faults
+}
+
+/// What waits or expires goes by the clock that never jumps.
+pub fn time_of_day_in_few_files(tree: &Tree) -> Vec<Fault> {
+    let may = |path: &str| TIME_OF_DAY.iter().any(|(file, _)| *file == path);
+    let mut faults = Vec::new();
+    let ours = |path: &str| path.starts_with("crates/lameduck/src/") && !may(path);
+    for (file, code) in tree.rust().filter(|(file, _)| ours(&file.path)) {
+        for (line, word) in code.words() {
+            if ["SystemTime", "UNIX_EPOCH", "CLOCK_REALTIME", "Realtime"].contains(&word) {
+                let text = format!("`{word}` jumps when somebody sets the clock: use `Instant`");
                 faults.push(Fault::fails(&file.path, line, text));
             }
         }
@@ -93,6 +118,21 @@ mod tests {
             ("src/b.rs", "// unsafe\nconst WORD: &str = \"unsafe\";"),
         ]);
         assert!(unsafe_in_one_file(&good).is_empty());
+    }
+
+    #[test]
+    fn a_wait_by_the_time_of_day_fails_in_the_library() {
+        for word in ["SystemTime::now()", "UNIX_EPOCH", "ClockId::Realtime"] {
+            let text = format!("fn f() {{ g({word}) }}");
+            let bad = Tree::of(&[("crates/lameduck/src/phase.rs", &text)]);
+            assert_eq!(time_of_day_in_few_files(&bad).len(), 1, "{word}");
+            let mut files = vec![("crates/arena/src/a.rs", text.as_str())];
+            files.extend(TIME_OF_DAY.iter().map(|(path, _)| (*path, text.as_str())));
+            assert!(time_of_day_in_few_files(&Tree::of(&files)).is_empty(), "{word}");
+        }
+        let talk = "// SystemTime jumps\nuse std::time::Instant;";
+        let good = Tree::of(&[("crates/lameduck/src/phase.rs", talk)]);
+        assert!(time_of_day_in_few_files(&good).is_empty());
     }
 
     #[test]

@@ -67,8 +67,6 @@ struct Inner {
     /// As sent to members, in order; the last one has the number `latest`.
     history: VecDeque<Utf8Bytes>,
     latest: u64,
-    /// Members and links that may still say something.
-    present: usize,
 }
 
 /// One generation's part of the room.
@@ -76,6 +74,7 @@ pub struct Room {
     inner: Mutex<Inner>,
     /// The last number, whenever it grows; `None` before this generation has the room.
     latest: watch::Sender<Option<u64>>,
+    /// Members and links that may still say something.
     present: watch::Sender<usize>,
     /// Whether the room was given to the successor that there is, or that was tried.
     given: watch::Sender<bool>,
@@ -88,12 +87,7 @@ pub(super) struct Present(Arc<Room>);
 
 impl Drop for Present {
     fn drop(&mut self) {
-        let present = {
-            let mut inner = self.0.lock();
-            inner.present -= 1;
-            inner.present
-        };
-        self.0.present.send_replace(present);
+        self.0.present.send_modify(|present| *present -= 1);
     }
 }
 
@@ -105,7 +99,6 @@ impl Room {
                 role: Role::Awaiting,
                 history: VecDeque::new(),
                 latest: home.get(0).load(Ordering::SeqCst),
-                present: 0,
             }),
             latest: watch::Sender::new(None),
             present: watch::Sender::new(0),
@@ -130,7 +123,7 @@ impl Room {
     }
 
     pub(super) fn enter(self: &Arc<Room>) -> Present {
-        self.lock().present += 1;
+        self.present.send_modify(|present| *present += 1);
         Present(Arc::clone(self))
     }
 

@@ -69,7 +69,7 @@ impl Events {
     }
 
     /// Listens from now on: the second value is the number that was current.
-    fn listen(&self) -> (watch::Receiver<u64>, u64) {
+    pub(super) fn listen(&self) -> (watch::Receiver<u64>, u64) {
         let follower = &self.follower;
         let mut running = follower.running.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = follower.seen.subscribe();
@@ -79,7 +79,12 @@ impl Events {
             drop(tokio::spawn(async move { follower.follow(&counter).await }));
         }
         drop(running);
-        (seen, self.counter.current())
+        (seen, self.current())
+    }
+
+    /// The last number that was counted.
+    pub(super) fn current(&self) -> u64 {
+        self.counter.current()
     }
 }
 

@@ -60,6 +60,18 @@ impl Store {
         Ok(Self { backend })
     }
 
+    /// Looks whether the database could be opened, and leaves it as it is: no file is made, no table is changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Store::open), but for what only a change would show.
+    pub async fn look(url: &DatabaseUrl) -> Result<(), Error> {
+        match &url.0 {
+            url::Target::Sqlite(path) => Sqlite::look(path, url.to_string()).await,
+            url::Target::Postgres(options) => Postgres::look(options, url.to_string()).await,
+        }
+    }
+
     /// An error that names this database.
     pub(crate) fn failed(&self, problem: impl fmt::Display) -> StoreError {
         let name = match &self.backend {

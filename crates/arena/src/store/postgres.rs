@@ -59,6 +59,15 @@ impl Postgres {
         Ok(Self { pool, name })
     }
 
+    pub(super) async fn look(options: &PgConnectOptions, name: String) -> Result<(), Error> {
+        let options = options.clone().application_name("lameduck").disable_statement_logging();
+        let looked = tokio::time::timeout(CONNECT_TIMEOUT, connect(&options)).await;
+        looked
+            .unwrap_or_else(|_| Err(Refusal::Silent))
+            .map_err(|refusal| refusal.explain(&name, &options))?;
+        Ok(())
+    }
+
     /// Commits one order and tells its fate.
     pub(crate) async fn place(&self, order: &Order) -> Result<Placed, StoreError> {
         // A single statement is its own transaction: when it returns, it is committed. It waits for another session
@@ -154,7 +163,8 @@ impl Postgres {
 }
 
 /// Connects once, checks that the server takes writes, and brings the tables up to date.
-async fn begin(options: &PgConnectOptions) -> Result<(), Refusal> {
+/// A connection that can write.
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Refusal> {
     let mut connection = PgConnection::connect_with(options).await.map_err(Refusal::Connect)?;
     let read_only: String = sqlx::query_scalar("SELECT current_setting('transaction_read_only')")
         .fetch_one(&mut connection)
@@ -163,6 +173,11 @@ async fn begin(options: &PgConnectOptions) -> Result<(), Refusal> {
     if read_only == "on" {
         return Err(Refusal::ReadOnly);
     }
+    Ok(connection)
+}
+
+async fn begin(options: &PgConnectOptions) -> Result<(), Refusal> {
+    let mut connection = connect(options).await?;
     migrator(MIGRATIONS).run(&mut connection).await.map_err(Refusal::Migrate)?;
     connection.close().await.map_err(Refusal::Connect)
 }

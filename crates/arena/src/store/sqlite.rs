@@ -72,6 +72,21 @@ impl Sqlite {
         }
     }
 
+    pub(super) async fn look(path: &Path, name: String) -> Result<(), Error> {
+        let found = {
+            let path = path.to_owned();
+            tokio::task::spawn_blocking(move || look(&path)).await
+        };
+        let file = found
+            .map_err(|panic| Error::start(format!("{name}: {panic}"), "report this bug"))??;
+        match file {
+            File::Found { bytes } if bytes <= CHECKED_AT_OPEN_BYTES => {
+                Self::connect(path, name).inspect(path).await
+            }
+            File::Found { .. } | File::Created => Ok(()),
+        }
+    }
+
     fn connect(path: &Path, name: String) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -88,7 +103,15 @@ impl Sqlite {
             .max_lifetime(None);
         let readers = options.clone().pragma("query_only", "ON");
         Self {
-            writer: pool.clone().max_connections(WRITERS).connect_lazy_with(options),
+            // SQLite itself ends a transaction that a full disk cuts short, and the driver then counts one for ever: such a
+            // connection begins no other.
+            writer: pool
+                .clone()
+                .before_acquire(|connection, _| {
+                    Box::pin(async move { Ok(!connection.is_in_transaction()) })
+                })
+                .max_connections(WRITERS)
+                .connect_lazy_with(options),
             readers: pool.max_connections(READERS).connect_lazy_with(readers),
             name,
         }
@@ -287,6 +310,21 @@ enum File {
 /// Finds or creates the file with plain system calls, whose errors say exactly what is wrong; SQLite's say "unable to
 /// open database file" for all of them, and silently fall back to reading.
 fn prepare(path: &Path) -> Result<File, Error> {
+    existing(path)?.map_or_else(|| create(path), Ok)
+}
+
+/// The same without making one: what would be made has room in its directory.
+fn look(path: &Path) -> Result<File, Error> {
+    if let Some(file) = existing(path)? {
+        return Ok(file);
+    }
+    let may = rustix::fs::access(directory_of(path), rustix::fs::Access::WRITE_OK);
+    may.map_err(|error| no_access("create", path, &error.into()))?;
+    Ok(File::Created)
+}
+
+/// The file as it lies there, if there is one.
+fn existing(path: &Path) -> Result<Option<File>, Error> {
     let shown = path.display();
     let directory = directory_of(path);
     if !directory.is_dir() {
@@ -303,10 +341,10 @@ fn prepare(path: &Path) -> Result<File, Error> {
         // Root may write to a read-only file, but whoever took the permission away meant it.
         Ok(found) if found.permissions().mode() & 0o222 == 0 => Err(read_only(path)),
         Ok(found) => match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(_) => Ok(File::Found { bytes: found.len() }),
+            Ok(_) => Ok(Some(File::Found { bytes: found.len() })),
             Err(error) => Err(no_access("write", path, &error)),
         },
-        Err(error) if error.kind() == ErrorKind::NotFound => create(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(no_access("read", path, &error)),
     }
 }

@@ -119,7 +119,7 @@ fn a_head_that_trickles_does_not_hold_the_exit() {
 #[test]
 fn a_silent_connection_does_not_hold_the_exit() {
     let mut service = Service::start(&[]);
-    let mut wires = silent(&service.place("/b").address, COUNT).unwrap();
+    let mut wires = silent(&service.place("/b"), COUNT).unwrap();
     closed_within(&mut service, &mut wires, SILENCE_HOLDS);
     assert!(wires.iter().all(|wire| wire.received_bytes() == 0));
 }

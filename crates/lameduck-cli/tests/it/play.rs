@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::service::{LIMIT, Service, WITH_ADMIN};
@@ -203,6 +205,31 @@ async fn member(
             }
             _ = stop.changed() => {}
         }
+    }
+}
+
+/// One who is in the middle of a message stays with its version, as every member over TLS does. What it says is numbered
+/// by the successor, which has the room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_who_cannot_move_is_still_heard_after_an_upgrade() {
+    let service = Service::upgradable(&["--probation", "0s"]);
+    let mut stays = connect(&service.addresses[0], "/chat").await;
+    stays.send(Message::text("one")).await.unwrap();
+    assert_eq!(told(&mut stays).await["text"], "one");
+    let half = |text: &'static str, code, is_last| {
+        Message::Frame(Frame::message(text, OpCode::Data(code), is_last))
+    };
+    stays.send(half("tw", Data::Text, false)).await.unwrap();
+    // The pong says that the half was read.
+    stays.send(Message::Ping("read?".into())).await.unwrap();
+    assert!(matches!(stays.next().await, Some(Ok(Message::Pong(_)))));
+    tokio::task::block_in_place(|| service.upgrade());
+    let mut other = connect(&service.addresses[0], "/chat").await;
+    assert_eq!(told(&mut other).await["text"], "one");
+    stays.send(half("o", Data::Continue, true)).await.unwrap();
+    for member in [&mut stays, &mut other] {
+        let line = told(member).await;
+        assert_eq!((&line["seq"], &line["text"]), (&json!(2), &json!("two")), "{line}");
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::service::{Service, WITH_ADMIN};
 
 /// Every member of the report, as `Report` documents them.
-const MEMBERS: [&str; 14] = [
+const MEMBERS: [&str; 15] = [
     "accept_errors",
     "cause",
     "cut",
@@ -24,6 +24,7 @@ const MEMBERS: [&str; 14] = [
     "resources",
     "runtime_blocked_ms",
     "time",
+    "unfit",
 ];
 
 fn start(slow: &str, grace: &str) -> Service {

@@ -82,6 +82,24 @@ fn a_stop_over_the_socket_tells_what_the_deadline_cut() {
     assert_eq!(service.wait().code, Some(3));
 }
 
+/// To force is a signal's to ask: two operators, or one and a service manager, want the same thing.
+#[test]
+fn a_second_stop_over_the_socket_waits_for_the_first_and_forces_nothing() {
+    let flags = [WITH_ADMIN[0], WITH_ADMIN[1], "--slow", "1500ms", "--grace", "20s"];
+    let mut service = Service::upgradable(&flags);
+    let _slow = service.begin_slow_request();
+    let first = service.start_command("stop", &[]);
+    service.target.wait_stderr("Shutting down server...", LIMIT).unwrap();
+    let second = service.operate("stop", &[]);
+    for stopped in [ended(first), second] {
+        assert_eq!((stopped.code, &*stopped.stderr), (Some(0), ""), "{}", stopped.stdout);
+        assert!(stopped.stdout.contains("finished 1 request"), "{}", stopped.stdout);
+        assert!(stopped.stdout.contains("cut nothing"), "{}", stopped.stdout);
+    }
+    assert_eq!(service.wait().code, Some(0));
+    service.leaves_no_process();
+}
+
 /// TERM reaches the service while its successor has come as far as `reached` says; nobody is left.
 #[track_caller]
 fn check_term(mut service: Service, reached: impl FnOnce()) {

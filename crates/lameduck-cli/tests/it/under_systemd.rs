@@ -63,7 +63,9 @@ impl Systemd {
         fs::write(directory.path().join("web.service"), unit).unwrap();
         let target = "[Unit]\nDefaultDependencies=no\n";
         fs::write(directory.path().join("bare.target"), target).unwrap();
-        let cgroup = cgroup_root().join(format!("lameduck-test-{}", std::process::id()));
+        // One for each test, also when all run in one process.
+        let test = directory.path().file_name().unwrap().to_string_lossy();
+        let cgroup = cgroup_root().join(format!("lameduck-test-{}-{test}", std::process::id()));
         fs::create_dir(&cgroup).unwrap();
         let boot = format!(
             "echo $$ > {cgroup}/cgroup.procs && \

@@ -70,6 +70,26 @@ fn the_reference_service_passes_what_a_naive_server_fails() {
     assert!(bad.stdout.contains("RESET_BEFORE_RESPONSE"), "{}", bad.stdout);
 }
 
+/// One of each kind of connection: a handshake in the accept queue, half a head, HTTP/2 by ALPN, a WebSocket, an event
+/// stream, the group about TLS itself, and an upgrade under load.
+#[test]
+fn the_reference_service_passes_over_tls() {
+    let cases = "ACC/1,ACC/3,ACC/4,H1/3,H2/4,WS/1,WS/4,SSE/1,TLS/1,TLS/2,TLS/3,UPG/32";
+    let ended = verify(&["--adapter", "lameduck-tls", "--strict", "--case", cases]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.starts_with("All 12 pass"), "{}", ended.stdout);
+}
+
+/// What the reference service has for the suite's sake: a chosen wait, a child, a hook that hangs, a long poll, a file with
+/// its process id, addresses in a file, a build of another protocol, a supervisor.
+#[test]
+fn the_reference_service_declares_what_the_rarer_cases_need() {
+    let cases = "H1/11,DRN/3,DRN/5,DRN/6,UPG/21,UPG/22,UPG/26,UPG/27,UPG/29";
+    let ended = verify(&["--adapter", "lameduck", "--strict", "--case", cases]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.starts_with("All 9 pass"), "{}", ended.stdout);
+}
+
 #[test]
 fn a_run_that_cannot_test_says_why_in_one_line_and_ends_with_2() {
     let sleeps = ["--", "sh", "-c", "sleep 0.1; exit 7 # {port}"];

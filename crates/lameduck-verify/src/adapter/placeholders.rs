@@ -1,7 +1,7 @@
 //! What stands for a value that is known only when a server is started.
 
 /// The placeholders there are.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "port",
     "host",
     "address",
@@ -9,6 +9,7 @@ const NAMES: [&str; 11] = [
     "admin_address",
     "tls_port",
     "tls_address",
+    "more_address",
     "dir",
     "build",
     "pid",

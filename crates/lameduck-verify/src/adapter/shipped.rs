@@ -8,6 +8,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("gunicorn", include_str!("../../adapters/gunicorn.toml")),
     ("haproxy", include_str!("../../adapters/haproxy.toml")),
     ("lameduck", include_str!("../../adapters/lameduck.toml")),
+    ("lameduck-tls", include_str!("../../adapters/lameduck-tls.toml")),
     ("nginx", include_str!("../../adapters/nginx.toml")),
     ("node", include_str!("../../adapters/node.toml")),
     ("uvicorn", include_str!("../../adapters/uvicorn.toml")),

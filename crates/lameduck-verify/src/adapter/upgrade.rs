@@ -64,7 +64,7 @@ pub struct Upgrade {
 pub struct ConfigChange {
     /// The file in `{dir}`.
     pub file: String,
-    /// With `{admin_address}` as one more address.
+    /// With `{more_address}` as one more address.
     pub more: String,
 }
 
@@ -87,6 +87,9 @@ pub enum Done {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Supervisor {
+    /// Starts the server under it, where the adapter's own command starts the server alone.
+    #[serde(default)]
+    pub command: Option<Command>,
     /// The file with its process id; the process that was started when nothing is said.
     #[serde(default)]
     pub pid_file: Option<String>,

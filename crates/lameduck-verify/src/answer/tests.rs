@@ -64,6 +64,14 @@ fn an_answer_without_length_ends_with_the_file_and_no_other_does() {
 }
 
 #[test]
+fn an_answer_in_another_coding_than_chunks_ends_with_the_file_whatever_its_length_says() {
+    check(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\ncontent-length: 1\r\n\r\nabc",
+        Ok((200, 3, false, Close, 0)),
+    );
+}
+
+#[test]
 fn the_announced_end_of_the_connection_is_seen() {
     check("HTTP/1.1 204 x\r\nConnection: Close\r\n\r\n", Ok((204, 0, true, Close, 0)));
     check("HTTP/1.1 204 x\r\nconnection: upgrade, close\r\n\r\n", Ok((204, 0, true, Close, 0)));
@@ -87,6 +95,11 @@ fn what_is_not_an_answer_is_named() {
         "HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
         Err(Malformed("content-length is not a number")),
     );
+    check("HTTP/1.1 2000 OK\r\n\r\n", Err(Malformed("the status line has no status")));
+    let twice = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n";
+    check(twice, Err(Malformed("two content-lengths differ")));
+    let signed = "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\n";
+    check(signed, Err(Malformed("content-length is not a number")));
     check("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Err(Malformed("a header field has no colon")));
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     check(&format!("{chunked}\r\n"), Err(Malformed("a chunk has no size")));

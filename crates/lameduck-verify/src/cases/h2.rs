@@ -12,7 +12,7 @@ use crate::verdict::Level::{Must, Should};
 /// The first stream of a client.
 const FIRST: u32 = 1;
 
-const H2C: Need = Need::Speaks(Protocol::H2c);
+const HTTP2: Need = Need::Http2;
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -24,7 +24,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "GOAWAY with NO_ERROR comes before the end of the connection",
         why: "without it the client cannot tell a stop from a broken network, nor which streams it may send again",
         source: "RFC 9113, section 6.8",
-        needs: &[Need::Stop, H2C],
+        needs: &[Need::Stop, HTTP2],
         run: goaway::idle,
     },
     Case {
@@ -36,7 +36,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "a GOAWAY with id 2^31-1, and at least a round trip later one with the highest stream that was taken",
         why: "a stream that crosses the GOAWAY on its way is refused otherwise",
         source: "RFC 9113, section 6.8; gRPC; Envoy's drain",
-        needs: &[Need::Stop, H2C, Need::Path("slow")],
+        needs: &[Need::Stop, HTTP2, Need::Path("slow")],
         run: goaway::warned,
     },
     Case {
@@ -48,7 +48,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "from one GOAWAY to the next the last stream id stays or falls",
         why: "a client that has sent a stream again because it was excluded would see it run twice",
         source: "RFC 9113, section 6.8",
-        needs: &[Need::Stop, H2C, Need::Path("slow")],
+        needs: &[Need::Stop, HTTP2, Need::Path("slow")],
         run: goaway::never_grows,
     },
     Case {
@@ -60,7 +60,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "each is answered to END_STREAM, and the connection is closed after them",
         why: "this is what a graceful stop is for",
         source: "Envoy; haproxy#1114",
-        needs: &[Need::Stop, H2C, Need::Path("slow")],
+        needs: &[Need::Stop, HTTP2, Need::Path("slow")],
         run: streams::streams_in_flight,
     },
     Case {
@@ -72,7 +72,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "it is served, or refused in a way that allows to send it again: REFUSED_STREAM, or excluded by id",
         why: "the client could not know; losing the stream would lose the request",
         source: "the family of golang/go#18701",
-        needs: &[Need::Stop, H2C, Need::Path("slow")],
+        needs: &[Need::Stop, HTTP2, Need::Path("slow")],
         run: goaway::crossing,
     },
     Case {
@@ -84,7 +84,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "it is neither answered nor run",
         why: "the client has been promised that it was not, and has sent it again elsewhere",
         source: "RFC 9113, section 6.8",
-        needs: &[Need::Stop, H2C, Need::Path("slow")],
+        needs: &[Need::Stop, HTTP2, Need::Path("slow")],
         run: goaway::excluded,
     },
     Case {
@@ -96,7 +96,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "the connection ends with a FIN at most 1 s after the last stream, and the process exits",
         why: "a connection that stays holds up the stop until the deadline",
         source: "golang/go#81153; haproxy#1114",
-        needs: &[Need::Stop, H2C, Need::Path("slow")],
+        needs: &[Need::Stop, HTTP2, Need::Path("slow")],
         run: streams::closes_after_last,
     },
     Case {
@@ -108,7 +108,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "the process exits before the deadline",
         why: "a connection that registers after the sweep is never told",
         source: "golang/go#81153",
-        needs: &[Need::Stop, Need::Deadline, H2C],
+        needs: &[Need::Stop, Need::Deadline, HTTP2],
         run: streams::no_preface,
     },
     Case {
@@ -120,7 +120,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "the process exits at most 1 s after the deadline",
         why: "a parser that waits must not wait for ever",
         source: "RFC 9113, section 6.10",
-        needs: &[Need::Stop, Need::Deadline, H2C],
+        needs: &[Need::Stop, Need::Deadline, HTTP2],
         run: streams::unfinished_head,
     },
     Case {
@@ -132,7 +132,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "the body comes to END_STREAM",
         why: "what lies in the server's buffers when the handler has returned is work that is not done",
         source: "RFC 9113, section 5.2",
-        needs: &[Need::Stop, H2C],
+        needs: &[Need::Stop, HTTP2],
         run: streams::blocked,
     },
     Case {
@@ -144,7 +144,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "trailers come, not a bare RST_STREAM or the end of the connection",
         why: "a client that gets no status cannot tell a stop from a failure",
         source: "grpc-go#2767, grpc-go#6569",
-        needs: &[Need::Stop, H2C, Need::Speaks(Protocol::Grpc), Need::Path("grpc_stream")],
+        needs: &[Need::Stop, HTTP2, Need::Speaks(Protocol::Grpc), Need::Path("grpc_stream")],
         run: streams::grpc,
     },
     Case {
@@ -156,7 +156,7 @@ pub(super) const CASES: &[Case] = &[
         criterion: "the client reads a GOAWAY, and the connection ends with a FIN",
         why: "closing with bytes unread makes the kernel send a reset, which erases the GOAWAY on its way",
         source: "goAwayTimeout of Go's HTTP/2 server",
-        needs: &[Need::Stop, Need::Deadline, H2C, Need::Path("upload")],
+        needs: &[Need::Stop, Need::Deadline, HTTP2, Need::Path("upload")],
         run: streams::unread_data,
     },
 ];

@@ -357,7 +357,7 @@ fn balancer(stage: &mut Stage<'_>) -> Outcome {
 
 /// Why a request on a connection of its own failed, if it did.
 fn one_request(place: &Place, request: &[u8]) -> Option<String> {
-    let mut wire = match Wire::connect(&place.address) {
+    let mut wire = match Wire::open(place) {
         Ok(wire) => wire,
         Err(error) => return Some(error.to_string()),
     };

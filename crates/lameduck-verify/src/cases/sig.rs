@@ -73,9 +73,9 @@ pub(super) const CASES: &[Case] = &[
         id: "SIG/4",
         level: Should,
         title: "a stop that cut work says so",
-        setup: "as SIG/3",
+        setup: "three requests never end, as in SIG/3; and a clean stop, to compare with",
         action: "the stop signal",
-        criterion: "the exit code is not that of a clean stop, and the log says something",
+        criterion: "the exit code is not that of a clean stop, and a line that a clean stop does not write has the number of those that were cut",
         why: "a deployment that cuts work must not look like one that does not",
         source: "Envoy and uvicorn log it",
         needs: &[Need::Deadline, Need::Lasts],
@@ -133,9 +133,9 @@ pub(super) const CASES: &[Case] = &[
         id: "SIG/9",
         level: Should,
         title: "behind `sh -c \"exec …\"` it is reached by the stop",
-        setup: "the server is started by a shell that executes it in its own place",
+        setup: "the server is started by a shell that executes it in its own place; and by one that starts it as its child",
         action: "the stop signal to the process that was started",
-        criterion: "the server exits within 1 s; behind a shell without exec no server could, which is the user's error and not judged",
+        criterion: "the first exits within 1 s; whether the second hears of it is told and not judged: it is the user's error, and no server could mend it",
         why: "the shell form of a container's command is the usual reason why a stop is not heard",
         source: "sclorg#120, docker-node#323",
         needs: &[Need::StopSignal],
@@ -146,7 +146,7 @@ pub(super) const CASES: &[Case] = &[
         level: Must,
         title: "a client that vanishes in the drain does no harm",
         setup: "two slow requests are being worked on and the stop has been sent",
-        action: "one client resets its connection",
+        action: "one client ends its stream and resets its connection",
         criterion: "the other is answered, and no signal ends the process",
         why: "SIGPIPE kills a process that does not ignore it",
         source: "signal(7)",
@@ -310,10 +310,12 @@ fn vanished(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let (mut stays, takes) = stage.in_flight(1)?;
     let place = stage.path("slow")?;
-    let mut leaves = crate::probe::Wire::connect(&place.address)?;
+    let mut leaves = crate::probe::Wire::open(&place)?;
     leaves.request(&place.get(""));
     stage.wait_accepted()?;
     stage.stop()?;
+    // The end of its stream first: after it, a reset is told as a broken pipe, with the signal of that name.
+    leaves.half_close()?;
     leaves.reset()?;
     stage.note("a client vanishes");
     stays.watch(Until::Answered, takes + SOON)?;

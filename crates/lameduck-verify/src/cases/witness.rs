@@ -10,11 +10,15 @@ use crate::stage::Stage;
 /// So many answers in a row have to count up by one: several processes with a counter each do not.
 const ASKED: usize = 6;
 
+/// A number that is no count of requests: sums with it would overflow.
+const COUNTED: u64 = 1 << 53;
+
 /// The number of requests run so far, if the target's fast path tells it.
 pub(super) fn counted(stage: &Stage<'_>) -> Result<Option<u64>, Fault> {
     let mut last = None;
     for _ in 0..ASKED {
         let told = stage.ask(&stage.fast())?.field("num").and_then(|num| num.parse::<u64>().ok());
+        let told = told.filter(|told| *told < COUNTED);
         let Some(told) = told else { return Ok(None) };
         if last.is_some_and(|last| told != last + 1) {
             return Ok(None);
@@ -34,7 +38,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
     let (_, rest) = text.rsplit_once("\"num\":")?;
     let rest = rest.trim_start();
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().ok()
+    rest[..end].parse().ok().filter(|number| *number < COUNTED)
 }
 
 #[cfg(test)]
@@ -46,5 +50,6 @@ mod tests {
         assert_eq!(number("HTTP/1.1 200\r\n\r\n{\"num\": 41}{\"num\":42,\"pid\":7}"), Some(42));
         assert_eq!(number("{\"count\": 1}"), None);
         assert_eq!(number("{\"num\": \"x\"}"), None);
+        assert_eq!(number("{\"num\": 18446744073709551615}"), None);
     }
 }

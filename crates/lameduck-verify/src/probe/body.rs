@@ -30,7 +30,8 @@ fn without_chunks(mut bytes: &[u8]) -> Vec<u8> {
         };
         let rest = &bytes[line + 2..];
         whole.extend_from_slice(&rest[..size.min(rest.len())]);
-        match rest.get(size + 2..) {
+        // A size is what a server says, however large.
+        match size.checked_add(2).and_then(|end| rest.get(end..)) {
             Some(next) if size > 0 => bytes = next,
             _ => break,
         }
@@ -47,5 +48,11 @@ mod tests {
         assert_eq!(without_chunks(b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n"), b"abcde");
         assert_eq!(without_chunks(b"3\r\nabc\r\n5\r\nde"), b"abcde");
         assert_eq!(without_chunks(b"3\r\nabc\r\n"), b"abc");
+    }
+
+    #[test]
+    fn a_chunk_that_is_larger_than_memory_is_one_that_was_cut() {
+        assert_eq!(without_chunks(b"ffffffffffffffff\r\nabc"), b"abc");
+        assert_eq!(without_chunks(b"fffffffffffffffff\r\nabc"), b"");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{End, Wire};
 use crate::fate::Fate;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One request and what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +47,15 @@ impl Wire {
         Ok(self.socket.local_addr()?.as_socket().map(|address| address.port()))
     }
 
-    /// Whether the peer has closed or reset the connection by now, without waiting and without taking a byte.
-    pub fn has_closed(&self) -> bool {
+    /// Whether the peer has closed or reset the connection by now, without waiting. Plain bytes are left where they are;
+    /// those of TLS are read, since a ticket or a `close_notify` may lie before the end.
+    pub fn has_closed(&mut self) -> bool {
         use rustix::net::{RecvFlags, recv};
-        if self.end != End::Open {
+        while self.tls.is_some()
+            && self.end == End::Open
+            && self.read_some(Duration::ZERO).unwrap_or(false)
+        {}
+        if self.end != End::Open || self.tls.as_ref().is_some_and(|tls| tls.is_notified()) {
             return true;
         }
         let mut byte = [0u8; 1];

@@ -1,7 +1,7 @@
 //! HTTP/1.1 connections in delicate states.
 
 use super::{End, Until, Wire, watch};
-use crate::address::{Address, Place};
+use crate::address::Place;
 use crate::target::Target;
 use std::io::{self, Write};
 use std::thread::JoinHandle;
@@ -20,20 +20,26 @@ const IDLE_LIMIT: Duration = Duration::from_secs(10);
 pub fn backlog(target: &mut Target, place: &Place, count: usize) -> io::Result<Vec<Wire>> {
     target.freeze().map_err(io::Error::other)?;
     let request = place.get("");
-    let mut wires = connect(&place.address, count)?;
-    wires.iter_mut().for_each(|wire| wire.request(&request));
+    let mut wires = silent(place, count)?;
+    for wire in &mut wires {
+        wire.put_off_handshake();
+        wire.request(&request);
+    }
     Ok(wires)
 }
 
 /// As [`backlog`], with no byte sent.
 pub fn silent_backlog(target: &mut Target, place: &Place, count: usize) -> io::Result<Vec<Wire>> {
     target.freeze().map_err(io::Error::other)?;
-    connect(&place.address, count)
+    silent(place, count)
 }
 
 /// Connections on which nothing is sent.
-pub fn silent(address: &Address, count: usize) -> io::Result<Vec<Wire>> {
-    connect(address, count)
+///
+/// # Errors
+/// When one is not made.
+pub fn silent(place: &Place, count: usize) -> io::Result<Vec<Wire>> {
+    (0..count).map(|_| Wire::open(place)).collect()
 }
 
 /// Connections with half a request head, to be finished later.
@@ -50,7 +56,7 @@ impl HalfHeads {
     pub fn open(place: &Place, count: usize) -> io::Result<HalfHeads> {
         let mut first = place.get("");
         let rest = first.split_off(first.len() / 2);
-        let mut wires = connect(&place.address, count)?;
+        let mut wires = silent(place, count)?;
         for wire in &mut wires {
             wire.send(&first)?;
         }
@@ -65,7 +71,7 @@ impl HalfHeads {
 
 /// One connection with `count` requests in one segment.
 pub fn pipelined(place: &Place, count: usize) -> io::Result<Wire> {
-    let mut wire = Wire::connect(&place.address)?;
+    let mut wire = Wire::open(place)?;
     wire.requests_in_one_write(&place.get("").repeat(count), count);
     Ok(wire)
 }
@@ -79,7 +85,7 @@ pub fn idle(place: &Place, count: usize) -> io::Result<Vec<Wire>> {
     let request = place.get("");
     let mut wires = Vec::with_capacity(count);
     while wires.len() < count {
-        let mut batch = connect(&place.address, IDLE_BATCH.min(count - wires.len()))?;
+        let mut batch = silent(place, IDLE_BATCH.min(count - wires.len()))?;
         batch.iter_mut().for_each(|wire| wire.request(&request));
         let all = watch(&mut batch, Until::Answered, IDLE_LIMIT)?;
         let unusable = batch.iter().filter(|wire| wire.end() != End::Open || !wire.is_answered());
@@ -101,7 +107,7 @@ pub fn idle(place: &Place, count: usize) -> io::Result<Vec<Wire>> {
 pub fn never_reads(place: &Place) -> io::Result<Wire> {
     /// The kernel rounds it up to its smallest.
     const RECEIVE_BUFFER: usize = 4096;
-    let mut wire = Wire::connect_with_receive_buffer(&place.address, RECEIVE_BUFFER)?;
+    let mut wire = Wire::open_with_receive_buffer(place, RECEIVE_BUFFER)?;
     wire.request(&place.get(""));
     Ok(wire)
 }
@@ -127,7 +133,7 @@ pub struct Uploaded {
 impl Upload {
     /// Begins an upload of `bytes` zeros.
     pub fn begin(place: &Place, bytes: u64) -> io::Result<Upload> {
-        let mut wire = Wire::connect(&place.address)?;
+        let mut wire = Wire::open(place)?;
         let (path, host) = (&place.path, &place.host);
         let head =
             format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {bytes}\r\n\r\n");
@@ -166,8 +172,4 @@ fn write_zeros(mut socket: &socket2::Socket, bytes: u64) -> Uploaded {
         }
     }
     Uploaded { bytes: written, error: None }
-}
-
-fn connect(address: &Address, count: usize) -> io::Result<Vec<Wire>> {
-    (0..count).map(|_| Wire::connect(address)).collect()
 }

@@ -1,7 +1,7 @@
 //! HTTP/2 connections that stop halfway, and the frames that come back. Frames are written and read by hand,
 //! so that a client can be as wrong as the case needs.
 
-use super::{End, Until, Wire, watch};
+use super::{End, Speaks, Until, Wire, watch};
 use crate::address::Place;
 use std::io;
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Client {
     /// # Errors
     /// When it cannot connect or write, or (for [`UpTo::SettingsAcknowledged`]) no SETTINGS came in `limit`.
     pub fn open(place: &Place, up_to: UpTo, limit: Duration) -> io::Result<Client> {
-        let mut client = Client::over(Wire::connect(&place.address)?);
+        let mut client = Client::over(Wire::open_to(place, Speaks::Http2)?);
         match up_to {
             UpTo::PartOfPreface => client.wire.send(&PREFACE[..9])?,
             UpTo::Preface => client.wire.send(PREFACE)?,
@@ -112,7 +112,7 @@ impl Client {
     /// # Errors
     /// When it cannot connect or write, or no SETTINGS came in `limit`.
     pub fn open_with(place: &Place, chosen: &[(u16, u32)], limit: Duration) -> io::Result<Client> {
-        let mut client = Client::over(Wire::connect(&place.address)?);
+        let mut client = Client::over(Wire::open_to(place, Speaks::Http2)?);
         let payload = chosen.iter().flat_map(|(id, value)| {
             [id.to_be_bytes().to_vec(), value.to_be_bytes().to_vec()].concat()
         });

@@ -1,6 +1,7 @@
 //! TLS connections that stop halfway: after the ClientHello, or before the close is read.
 //!
-//! The server's certificate is not checked: whose it is says nothing about how a server stops.
+//! Whose the server's certificate is is not checked, since it says nothing about how a server stops; that the server has
+//! its key is.
 
 use super::{End, Wire};
 use crate::address::Address;

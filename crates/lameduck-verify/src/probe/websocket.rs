@@ -43,7 +43,7 @@ impl WebSocket {
     /// # Errors
     /// When it cannot connect, or the server does not switch protocols within `limit`.
     pub fn open(place: &Place, limit: Duration) -> io::Result<WebSocket> {
-        let mut socket = WebSocket { wire: Wire::connect(&place.address)? };
+        let mut socket = WebSocket { wire: Wire::open(place)? };
         let more = format!(
             "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: {KEY}\r\n"
         );
@@ -139,8 +139,18 @@ impl WebSocket {
 }
 
 fn masked(code: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).expect("a short message").min(125);
-    let mut bytes = vec![0x80 | code, 0x80 | length];
+    let mut bytes = vec![0x80 | code];
+    match u16::try_from(payload.len()) {
+        Ok(length) if length < 126 => bytes.push(0x80 | length as u8),
+        Ok(length) => {
+            bytes.push(0x80 | 126);
+            bytes.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            bytes.push(0x80 | 127);
+            bytes.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
     bytes.extend(MASK);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
@@ -181,5 +191,11 @@ mod tests {
         let plain: Vec<u8> =
             bytes[6..].iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m).collect();
         assert_eq!(plain, b"abcde");
+        for length in [125, 126, 65535, 65536] {
+            let bytes = masked(opcode::TEXT, &vec![b'x'; length]);
+            // As a server would read it, but for the mask that lies before the payload.
+            let (read, used) = frame(&[&bytes[..], &[0; 4]].concat()).unwrap();
+            assert_eq!((read.payload.len(), used + MASK.len()), (length, bytes.len()));
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Asked {
 /// # Errors
 /// When there is no connection or no whole answer in time.
 pub fn ask(place: &Place, limit: Duration) -> io::Result<Asked> {
-    let mut wire = Wire::connect(&place.address)?;
+    let mut wire = Wire::open(place)?;
     wire.request(&place.get("connection: close\r\n"));
     probe::watch(std::slice::from_mut(&mut wire), Until::Answered, limit)?;
     let Some(status) = wire.answers().last().map(|head| head.status) else {

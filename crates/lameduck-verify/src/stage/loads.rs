@@ -3,8 +3,9 @@
 use super::{SOON, Stage};
 use crate::address::Place;
 use crate::case::{Fault, Outcome, inconclusive};
-use crate::fate::Tally;
-use crate::load::{Load, Mode, Running, Until};
+use crate::fate::{Fate, Tally};
+use crate::load::open::{self, Open};
+use crate::load::{Latency, Load, Mode, Running, Until};
 use std::time::{Duration, Instant};
 
 /// How long the load runs without an action.
@@ -88,6 +89,103 @@ impl Stage<'_> {
         Ok((seen, acted?))
     }
 
+    /// An open loop of new connections on the fast path, recorded for the timeline.
+    pub fn open_load(&self, rate: f64, at_once: usize) -> Open {
+        let load = Open::new(self.fast(), Mode::NewConnection, rate).connections(at_once);
+        let load = load.lasting(LOAD_LIMIT).request_limit(REQUEST_LIMIT);
+        load.recorded(self.recorder.begun())
+    }
+
+    /// As [`under_load`](Stage::under_load), with an open loop: its latencies count from the time that each request was
+    /// meant to be sent at, before the action and in it, and its own lag is told beside them.
+    ///
+    /// # Errors
+    /// When the baseline is not clean, the load cannot be started, or `act` fails.
+    pub fn under_open_load<T>(
+        &mut self,
+        load: &Open,
+        act: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<(Tally, T), Fault> {
+        let begun = Instant::now();
+        let baseline = load.clone().lasting(BASELINE).start()?.finish()?;
+        self.recorder.open_load(&baseline);
+        self.recorder.span(begun, "baseline");
+        let tally = baseline.tally();
+        if tally.failures() > 0 || tally.answered() == 0 {
+            return Err(Fault(format!(
+                "without any action {} were answered, and {}",
+                tally.answered(),
+                tally.failures_text()
+            )));
+        }
+        let begun = Instant::now();
+        let running = load.clone().start()?;
+        std::thread::sleep(BEFORE);
+        let acted = act(self);
+        std::thread::sleep(AFTER);
+        running.stop();
+        let seen = running.finish()?;
+        self.recorder.open_load(&seen);
+        self.recorder.span(begun, "action");
+        self.figures_of_open_load(&baseline, &seen);
+        is_judgeable(&seen)?;
+        Ok((seen.tally().clone(), acted?))
+    }
+
+    fn figures_of_open_load(&mut self, baseline: &open::Report, seen: &open::Report) {
+        let mut tell = |what: &str, latency: Latency| {
+            for (name, micros) in
+                [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999)]
+            {
+                self.figure_ms(&format!("{what}, {name}"), Duration::from_micros(micros));
+            }
+        };
+        tell("latency before", baseline.latency());
+        tell("latency in the action", seen.latency());
+        tell("the load's own lag", seen.lag());
+    }
+
+    /// The negative control of an open loop; see [`control`](Stage::control).
+    ///
+    /// # Errors
+    /// When the load cannot be started or the server does not start.
+    pub fn open_control(&mut self, load: &Open) -> Result<Option<Outcome>, Fault> {
+        let begun = Instant::now();
+        let running = load.clone().start()?;
+        std::thread::sleep(BEFORE);
+        let restarted = self.kill_and_start();
+        running.stop();
+        let seen = running.finish()?.tally().clone();
+        self.recorder.span(begun, "negative control");
+        restarted?;
+        Ok(self.controlled(&seen))
+    }
+
+    /// How many new connections a second an open loop may make: `wanted`, or the `part` of what the server takes from a
+    /// closed loop of so many clients where that is less. A load that a server cannot take shows its overload.
+    ///
+    /// # Errors
+    /// When the load cannot be started, or the server takes none.
+    pub fn bearable_rate(&mut self, wanted: f64, clients: usize, part: f64) -> Result<f64, Fault> {
+        let load = Load::new(self.fast(), Mode::NewConnection).connections(clients);
+        let begun = Instant::now();
+        let report = load.until(Until::Elapsed(BASELINE)).start()?.finish();
+        let taken = report.tally().answered() as f64 / begun.elapsed().as_secs_f64();
+        let rate = (taken * part).min(wanted);
+        if rate < 1.0 {
+            return Err(Fault("the server takes no new connections".to_owned()));
+        }
+        self.figure("new connections", rate, "a second");
+        Ok(rate)
+    }
+
+    fn controlled(&mut self, seen: &Tally) -> Option<Outcome> {
+        self.figure("failures of the negative control", seen.failures() as f64, "requests");
+        (seen.failures() == 0).then(|| {
+            inconclusive("the negative control (kill and start) showed no failure: a loss would not have been seen")
+        })
+    }
+
     /// The negative control: the same load while the server is killed and started again. Gives an outcome only if it
     /// shows no failure, since then the tester could not have seen one either.
     ///
@@ -104,9 +202,22 @@ impl Stage<'_> {
         let seen = running.finish().tally().clone();
         self.recorder.span(begun, "negative control");
         restarted?;
-        self.figure("failures of the negative control", seen.failures() as f64, "requests");
-        Ok((seen.failures() == 0).then(|| {
-            inconclusive("the negative control (kill and start) showed no failure: a loss would not have been seen")
-        }))
+        Ok(self.controlled(&seen))
     }
+}
+
+/// A load that was itself late by this much, at one request in a hundred, met a machine that had no time for either side.
+const LAG_LIMIT: Duration = Duration::from_millis(250);
+
+/// Time-outs alone, on a machine that had no time for the load either, say nothing about the server.
+fn is_judgeable(seen: &open::Report) -> Result<(), Fault> {
+    let tally = seen.tally();
+    let late = tally.count(Fate::TimedOut) + tally.count(Fate::ConnectTimedOut);
+    let lag = Duration::from_micros(seen.lag().p99);
+    if late > 0 && late == tally.failures() && lag > LAG_LIMIT {
+        return Err(Fault(format!(
+            "the machine was too busy: {late} requests were out of time, and the load itself was late by {lag:?}"
+        )));
+    }
+    Ok(())
 }

@@ -18,8 +18,6 @@ pub enum Stand {
     Exits,
     /// It never becomes ready.
     Hangs,
-    /// The real program behind a shell that stands still (SIGSTOP) before it becomes the program.
-    Held,
     /// Nothing.
     Missing,
     /// A file that may not be executed.
@@ -54,11 +52,6 @@ impl Stage<'_> {
             Stand::Copy => drop(fs::copy(self.real_program()?, &beside)?),
             Stand::Exits => script(&beside, "#!/bin/sh\nexit 1\n", 0o755)?,
             Stand::Hangs => script(&beside, "#!/bin/sh\nexec sleep 1000\n", 0o755)?,
-            Stand::Held => {
-                let real = self.real_program()?;
-                let text = format!("#!/bin/sh\nkill -STOP $$\nexec '{}' \"$@\"\n", real.display());
-                script(&beside, &text, 0o755)?;
-            }
             Stand::NotExecutable => script(&beside, "#!/bin/sh\nexit 0\n", 0o644)?,
             Stand::NotAProgram => script(&beside, "\x7fELF and nothing more", 0o755)?,
             Stand::Missing => {

@@ -1,6 +1,7 @@
 //! Private directories of a run, removed at its end.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +34,7 @@ impl Scratch {
         Ok(Scratch { path })
     }
 
-    /// Writes a file, and the directories on the way to it.
+    /// Writes a file, and the directories on the way to it; a script can be executed.
     pub(crate) fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let path = self.path.join(name);
         let mut on_the_way: Vec<&Path> = Path::new(name).ancestors().skip(1).collect();
@@ -47,7 +48,12 @@ impl Scratch {
                 Ok(()) | Err(_) => {}
             }
         }
-        std::fs::write(&path, text).map_err(|error| named(&path, &error))
+        std::fs::write(&path, text).map_err(|error| named(&path, &error))?;
+        if text.starts_with("#!") {
+            let executable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, executable).map_err(|error| named(&path, &error))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {

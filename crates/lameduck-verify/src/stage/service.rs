@@ -3,7 +3,7 @@
 use super::ask::{ASK_LIMIT, ask};
 use super::scratch::Scratch;
 use crate::adapter::{Adapter, Command, Readiness, Values};
-use crate::address::{Address, Place};
+use crate::address::{Address, Place, Scheme};
 use crate::case::Fault;
 use crate::target::{
     Exit, READY_LIMIT, Ready, Signal, Start, Target, TargetError, free_address, proc,
@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// How long a command of the adapter (a stop, a status) may take when it has no limit of its own.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a process may take to be gone once it was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Between two looks at a path that is not ready yet.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -53,6 +56,8 @@ pub struct Service {
     pub address: SocketAddr,
     /// Its second address.
     pub admin: SocketAddr,
+    /// One that nothing listens on at first.
+    pub more: SocketAddr,
     values: Values,
     /// The process that was started; with `replace`, the newest.
     target: Target,
@@ -96,19 +101,22 @@ impl Service {
         let scratch = Scratch::new()?;
         let address = launch.address.map_or_else(free_address, Ok)?;
         let admin = free_address()?;
-        let tls = free_address()?;
+        let (tls, more) = (free_address()?, free_address()?);
         let values = values(scratch.path(), build, address, admin)
             .with("tls_port", tls.port().to_string())
-            .with("tls_address", tls.to_string());
+            .with("tls_address", tls.to_string())
+            .with("more_address", more.to_string());
         prepare(adapter, &values, &scratch)?;
         let beside = beside(adapter, &values, &scratch)?;
         let target = launched(adapter, &values, &scratch, launch)?;
+        let replaced = Vec::new();
         Ok(Service {
             address,
             admin,
+            more,
             values,
             target,
-            replaced: Vec::new(),
+            replaced,
             main: None,
             _beside: beside,
             scratch,
@@ -214,12 +222,20 @@ impl Service {
         self.start_again(adapter)
     }
 
-    /// Kills everything.
+    /// Kills everything, and waits until it is gone: a process that is still dying holds its port.
     pub fn kill(&mut self) -> Result<(), Fault> {
-        for pid in self.processes().into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+        let all = self.processes();
+        for pid in all.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
             let _ = kill_process(pid, Signal::KILL);
         }
         self.target.kill()?;
+        let deadline = Instant::now() + KILL_LIMIT;
+        while all.iter().any(|pid| proc::has_threads(*pid)) {
+            if Instant::now() >= deadline {
+                return Err(Fault(format!("killed, and after {KILL_LIMIT:?} not gone: {all:?}")));
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
         self.replaced.clear();
         self.main = None;
         Ok(())
@@ -403,7 +419,9 @@ fn ready(
                 .as_deref()
                 .filter(|_| adapter.paths.ready.as_ref() == Some(path));
             let address = values.put_in(at.unwrap_or("{address}"));
-            let place: Place = format!("http://{address}{path}")
+            // The admin address is no part of the service, and not of its TLS either.
+            let scheme = if at.is_some() { Scheme::Http } else { adapter.scheme() };
+            let place: Place = format!("{}://{address}{path}", scheme.word())
                 .parse()
                 .map_err(|error| Fault(format!("ready.http: {error}")))?;
             let mut target = start.start()?;
@@ -455,7 +473,8 @@ fn wait_notified(target: &mut Target, socket: &UnixDatagram) -> Result<(), Fault
 
 fn not_ready_yet(target: &mut Target, deadline: Instant, why: &str) -> Result<(), Fault> {
     if !target.is_running() {
-        let said = target.stderr();
+        // Its last words may still be on their way through the pipe.
+        let said = target.whole_stderr(LOOK_LIMIT).unwrap_or_else(|_| target.stderr());
         return Err(Fault(format!("the target ended before it was ready; it wrote: {said}")));
     }
     if Instant::now() >= deadline {

@@ -69,6 +69,13 @@ pub fn is_alive(pid: u32) -> bool {
     status(format!("/proc/{pid}").into()).is_some_and(|status| !matches!(status.state, 'Z' | 'X'))
 }
 
+/// Whether any thread of the process has not ended. A killed process looks like one that has ended as soon as its first
+/// thread has, while the others still hold its sockets.
+pub fn has_threads(pid: u32) -> bool {
+    let states = tasks(pid).into_iter().filter_map(status);
+    states.into_iter().any(|status| !matches!(status.state, 'Z' | 'X'))
+}
+
 /// Whether every thread of the process is stopped by a signal (or the process is gone).
 pub fn is_stopped(pid: u32) -> bool {
     let states = tasks(pid).into_iter().filter_map(status);

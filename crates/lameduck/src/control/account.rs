@@ -101,6 +101,7 @@ impl Control {
             cut_work: Vec::new(),
             resources: self.hands.resources.reports(),
             panics: self.hands.registry.panics(),
+            unfit: self.unfit.take(),
             accept_errors: self.hands.accept_errors.count(),
             runtime_blocked,
         };

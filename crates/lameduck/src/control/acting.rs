@@ -15,6 +15,10 @@ impl Control {
             self.announce(&action);
             match action {
                 GenerationAction::Life(action) => self.live(action),
+                GenerationAction::Unfit(why) => {
+                    self.hands.log.line("unfit", &format!("Not serving: {}", why.text));
+                    self.unfit = Some(why.text);
+                }
                 GenerationAction::OpenGate => self.command(Command::OpenGate),
                 GenerationAction::CloseGate(closing) => self.command(Command::CloseGate(closing)),
                 GenerationAction::LetGo => self.command(Command::LetGo),

@@ -46,6 +46,8 @@ pub(crate) enum Message {
         queue: Queue,
         reply: oneshot::Sender<upgrade::Outcome>,
     },
+    /// An operator wants this generation to end, and waits for that: if it does already, nothing is to be forced.
+    End,
     /// Somebody wants the previous version back.
     RollBack {
         reply: oneshot::Sender<upgrade::RolledBack>,

@@ -29,8 +29,8 @@ impl Generation {
                 }
                 self.live(now, phase::Input::Ready);
             }
-            // Served where it is received, as long as `adopts` says so.
-            Does::Adopt(_) => {}
+            // Done where it is received; a connection as long as `adopts` says so.
+            Does::Adopt(_) | Does::Answer => {}
             Does::PredecessorLost => {
                 self.alone(now, "the predecessor is gone: the upgrade is final");
             }

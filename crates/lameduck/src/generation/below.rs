@@ -203,6 +203,7 @@ impl Generation {
             }
             Does::AskToAdmit(_) => self.asked_to_admit(now, id),
             Does::Progress(text) => self.actions.push_back(Action::Progress(text)),
+            Does::Probe { path } => self.actions.push_back(Action::Probe { line, path }),
             // What is offered is not written anew: cells are shared, blobs are read while the successor starts.
             Does::SaveState => {
                 self.below_does(now, id, predecessor::Input::StateSaved(Vec::new()));

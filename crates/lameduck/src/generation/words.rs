@@ -44,6 +44,8 @@ pub enum Input {
     Life(phase::Input),
     /// The program can serve now, and makes this of what a predecessor offered, if there is one.
     Ready(Ready),
+    /// The program finds that it can't serve, before it was ready.
+    Unfit(Why),
     /// Every accept loop accepts: the end of one order to do so.
     GateOpened,
     /// The copies of the listeners that were kept for a way back are closed.
@@ -129,6 +131,8 @@ pub enum Input {
 pub enum Action {
     /// Something in the life of the service, but what concerns its gate and its successor.
     Life(phase::Action),
+    /// This start comes to nothing: the program can't serve, and stops.
+    Unfit(Why),
     /// Accept, and tell with one [`Input::GateOpened`] when each loop does.
     OpenGate,
     /// Stop accepting, and tell with one [`phase::Input::GateClosed`] when each loop has.
@@ -153,6 +157,14 @@ pub enum Action {
         line: LineId,
         /// The generation it will be.
         generation: u32,
+    },
+    /// Send a successor a [`Message::Probe`], ask for the path over its socket, and tell with
+    /// [`Probed`](predecessor::Input::Probed).
+    Probe {
+        /// Where.
+        line: LineId,
+        /// What for.
+        path: String,
     },
     /// Send this to a successor, with the descriptors it names beside it.
     Send(LineId, Message),

@@ -1,7 +1,9 @@
 //! What a life is set up with.
 
 mod start;
+mod upgrades;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ pub struct Builder {
     probation: Duration,
     upgrade_grace: Option<Duration>,
     max_generations: usize,
+    probe: Option<String>,
+    memory_check: MemoryCheck,
+    check_first: Option<Vec<OsString>>,
 }
 
 /// Whether this start takes over from a running service.
@@ -44,6 +49,13 @@ enum Takeover {
     WhenAsked,
     /// In any case, from whoever answers on the control socket.
     Always,
+}
+
+/// Whether it is looked whether two generations fit into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MemoryCheck {
+    Made,
+    Passed,
 }
 
 impl Builder {
@@ -66,6 +78,9 @@ impl Builder {
             probation: PROBATION,
             upgrade_grace: None,
             max_generations: MAX_GENERATIONS,
+            probe: None,
+            memory_check: MemoryCheck::Made,
+            check_first: None,
         }
     }
 
@@ -164,53 +179,6 @@ impl Builder {
     /// The program's version, for status and reports.
     pub fn version(mut self, version: &str) -> Builder {
         version.clone_into(&mut self.version);
-        self
-    }
-
-    /// Where operators and successors find this service: a path in a directory of this user alone (mode 0700, created
-    /// if missing).
-    ///
-    /// With it the service can be upgraded: SIGHUP, [`Lifecycle::upgrade`] or `lameduck upgrade` starts the program
-    /// anew, and it takes over sockets, connections and state. Linux only.
-    pub fn control(mut self, path: impl Into<PathBuf>) -> Builder {
-        self.control = Some(path.into());
-        self
-    }
-
-    /// Takes over from the service that answers on the control socket; it is an error if none does.
-    ///
-    /// A process that a running service started as its successor takes over without being told.
-    pub fn take_over(mut self) -> Builder {
-        self.takeover = Takeover::Always;
-        self
-    }
-
-    /// How long a successor may take from its introduction to its readiness, unless it asks for more. Default
-    /// [`TAKEOVER_TIMEOUT`](crate::takeover::TAKEOVER_TIMEOUT), 60 s. A shorter one than
-    /// [`HELLO_TIMEOUT`](crate::takeover::HELLO_TIMEOUT) bounds the introduction as well.
-    pub fn takeover_timeout(mut self, takeover: Duration) -> Builder {
-        self.takeover_timeout = takeover;
-        self
-    }
-
-    /// How long a successor's death gives the service back. Default [`PROBATION`], 10 s.
-    ///
-    /// It ends early when the successor is told to stop or admits a successor of its own: that one serves if it dies.
-    pub fn probation(mut self, probation: Duration) -> Builder {
-        self.probation = probation;
-        self
-    }
-
-    /// How long work may go on after a successor has taken over. Default: as long as it lasts.
-    pub fn upgrade_grace(mut self, grace: Duration) -> Builder {
-        self.upgrade_grace = Some(grace);
-        self
-    }
-
-    /// Older generations that may still finish their work when the next upgrade begins; with more, it is refused.
-    /// Default [`MAX_GENERATIONS`], 4.
-    pub fn max_generations(mut self, most: usize) -> Builder {
-        self.max_generations = most;
         self
     }
 }

@@ -15,7 +15,16 @@ pub(super) enum Origin {
     /// Somebody handed it to us and may still have it.
     Shared,
     /// A predecessor handed it to us.
-    TakenOver(watch::Receiver<Predecessor>),
+    TakenOver(watch::Receiver<Predecessor>, Others),
+}
+
+/// Whoever has the socket besides, and is no generation of this service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Nobody.
+    Leave,
+    /// A service manager, say: it gives the socket to the next start.
+    Hold,
 }
 
 /// What a predecessor does with the sockets it handed to us.
@@ -34,8 +43,8 @@ impl Origin {
     pub(super) async fn is_sole(&mut self) -> bool {
         match self {
             Origin::Bound => true,
-            Origin::Shared => false,
-            Origin::TakenOver(predecessor) => {
+            Origin::Shared | Origin::TakenOver(_, Others::Hold) => false,
+            Origin::TakenOver(predecessor, Others::Leave) => {
                 let decided = predecessor.wait_for(|does| *does != Predecessor::Keeps);
                 match tokio::time::timeout(LET_GO, decided).await {
                     Ok(Ok(does)) => *does == Predecessor::LetGo,
@@ -56,7 +65,7 @@ mod tests {
     async fn check(does: Predecessor) -> (bool, Duration) {
         let (_tells, predecessor) = watch::channel(does);
         let asked = tokio::time::Instant::now();
-        let is_sole = Origin::TakenOver(predecessor).is_sole().await;
+        let is_sole = Origin::TakenOver(predecessor, Others::Leave).is_sole().await;
         (is_sole, asked.elapsed())
     }
 
@@ -66,5 +75,13 @@ mod tests {
         assert_eq!(check(Predecessor::Resumed).await, (false, Duration::ZERO));
         let (is_sole, took) = check(Predecessor::Keeps).await;
         assert!(!is_sole && took >= LET_GO, "{took:?}");
+    }
+
+    /// The gate would stay shut for whoever gets it next.
+    #[tokio::test]
+    async fn what_a_manager_holds_is_never_ours_alone() {
+        let (_tells, predecessor) = watch::channel(Predecessor::LetGo);
+        assert!(!Origin::TakenOver(predecessor, Others::Hold).is_sole().await);
+        assert!(!Origin::Shared.is_sole().await);
     }
 }

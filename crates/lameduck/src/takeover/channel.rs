@@ -179,6 +179,18 @@ impl Channel {
         }
     }
 
+    /// The process at the other end. Held from now on, it is that one also when its number is another's.
+    pub(crate) fn process(&self) -> io::Result<OwnedFd> {
+        crate::sys::peer_process(self.socket.as_fd()).or_else(|_| {
+            // An older kernel tells its number, which is its own as long as it has not ended: it spoke a moment ago.
+            let peer = crate::sys::peer(self.socket.as_fd())?;
+            let known = i32::try_from(peer.process).ok().and_then(Pid::from_raw);
+            let pid = known
+                .ok_or_else(|| io::Error::other("it runs in another namespace of processes"))?;
+            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+        })
+    }
+
     /// Hands the conversation to the runtime.
     pub(crate) fn into_async(self) -> io::Result<AsyncChannel> {
         Ok(AsyncChannel { socket: crate::sys::async_fd(self.socket)? })
@@ -228,14 +240,7 @@ impl AsyncChannel {
         let _ = rustix::net::shutdown(self.socket.get_ref(), rustix::net::Shutdown::Read);
     }
 
-    /// The process at the other end, as the kernel knows it.
-    pub(crate) fn peer(&self) -> io::Result<Pid> {
-        let peer = crate::sys::peer(self.socket.get_ref().as_fd())?;
-        let known = i32::try_from(peer.process).ok().and_then(Pid::from_raw);
-        known.ok_or_else(|| io::Error::other("it runs in another namespace of processes"))
-    }
-
-    /// The same within `bound`: a peer that never reads is an error, not a wait.
+    /// Sends within `bound`: a peer that never reads is an error, not a wait.
     pub(crate) async fn send_within(
         &self,
         bound: Duration,

@@ -8,12 +8,15 @@
 //! | Asking | admitted | Initialising | Offer … |
 //! | Over, before it was admitted | admitted | Over | failed |
 //! | Initialising | Status | Initialising | show progress; wait longer if asked |
+//! | Initialising | Ready with a probe | Probing | Probe |
+//! | Probing | answered well | Saving | save state |
+//! | Probing | not answered well, or [`PROBE_TIMEOUT`](super::PROBE_TIMEOUT) | Over | Refuse, failed, close |
 //! | Initialising | Ready | Saving | save state |
 //! | Initialising | Ready with other names, or [`TAKEOVER_TIMEOUT`](super::TAKEOVER_TIMEOUT) | Over | Refuse, failed, close |
 //! | Saving | states saved | Committed | Commit |
 //! | Saving | states not saved, or [`STATE_TIMEOUT`](super::STATE_TIMEOUT) | Over | Refuse, failed, close |
-//! | Initialising, Saving | turned away, a word out of place, or one that could not be sent | Over | Refuse, failed, close |
-//! | Initialising, Saving, Committed | Refuse, or the successor is gone | Over | failed, close |
+//! | Initialising, Probing, Saving | turned away, a word out of place, or one that could not be sent | Over | Refuse, failed, close |
+//! | Initialising, Probing, Saving, Committed | Refuse, or the successor is gone | Over | failed, close |
 //! | Committed | Accepting | Probation | successor accepting |
 //! | Committed | turned away | Dismissed | Rollback, failed |
 //! | Committed | [`ACCEPTING_TIMEOUT`](super::ACCEPTING_TIMEOUT) | Doomed | Rollback, kill |
@@ -33,7 +36,7 @@
 //!
 //! 1. Until `Accepting` has come nothing is asked for that changes the service: a failed attempt is a no-op.
 //! 2. An attempt that was admitted ends in exactly one [`Action::SuccessorAccepting`] or [`Action::Failed`].
-//! 3. `Commit` is sent once at most, after `Ready` and with all states. Before it an attempt is ended by `Refuse`, after
+//! 3. `Commit` is sent once at most, after `Ready`, after a good answer if there is a probe, and with all states. Before it an attempt is ended by `Refuse`, after
 //!    it by `Rollback`: a successor without the commit never accepts, one with it may.
 //! 4. As long as a successor that was sent the commit may accept, no [`Action::Failed`] lets another one in. It ends by
 //!    accepting, by its own word, by going, or by being killed.
@@ -58,6 +61,7 @@ enum State {
     Greeting,
     Asking,
     Initialising { longest: Instant },
+    Probing,
     Saving,
     Committed,
     Doomed,
@@ -160,6 +164,7 @@ impl Predecessor {
             Input::Unsent(text) => self.unsent(text),
             Input::Admitted(inventory) => self.admitted(now, inventory),
             Input::TurnedAway(why) => self.turned_away(why),
+            Input::Probed(answered) => self.probed(now, answered),
             Input::StateSaved(states) => self.state_saved(now, states),
             Input::StateNotSaved(why) => {
                 if self.state == State::Saving {
@@ -192,7 +197,7 @@ impl Predecessor {
     /// It may be gone, or never read: then its end of file or a timer says so. Before the commit nothing is lost by
     /// giving it up.
     fn unsent(&mut self, text: String) {
-        if let State::Initialising { .. } | State::Saving = self.state {
+        if let State::Initialising { .. } | State::Probing | State::Saving = self.state {
             self.refuse(Why::new(Reason::Limits, text));
         }
     }
@@ -206,12 +211,12 @@ impl Predecessor {
             }
             (State::Initialising { .. }, Message::Ready(ready)) => self.ready(now, ready),
             (
-                State::Initialising { .. } | State::Saving | State::Committed,
+                State::Initialising { .. } | State::Probing | State::Saving | State::Committed,
                 Message::Refuse(why),
             ) => {
                 self.fail(why);
             }
-            (State::Saving, Message::Status(status)) => {
+            (State::Probing | State::Saving, Message::Status(status)) => {
                 self.actions.push_back(Action::Progress(status.text));
             }
             (State::Committed, Message::Accepting) => {
@@ -258,6 +263,7 @@ impl Predecessor {
             }
             State::Greeting
             | State::Initialising { .. }
+            | State::Probing
             | State::Saving
             | State::Committed
             | State::Doomed
@@ -291,12 +297,38 @@ impl Predecessor {
         match self.inventory.fits(&ready) {
             Ok(()) => {
                 self.ready = ready;
-                self.state = State::Saving;
-                self.timer = Some((after(now, self.limits.state), Bound::State));
-                self.actions.push_back(Action::SaveState);
+                match self.ready.probe.clone() {
+                    Some(path) => {
+                        self.state = State::Probing;
+                        self.timer = Some((after(now, self.limits.probe), Bound::Probe));
+                        self.actions.push_back(Action::Probe { path });
+                    }
+                    None => self.save(now),
+                }
             }
             Err(why) => self.refuse(why),
         }
+    }
+
+    fn probed(&mut self, now: Instant, answered: Result<(), String>) {
+        match (self.state, answered) {
+            (State::Probing, Ok(())) => self.save(now),
+            (State::Probing, Err(what)) => self.probed_badly(Reason::Failed, &what),
+            // Too late: it was sent away meanwhile.
+            (_, _) => {}
+        }
+    }
+
+    fn probed_badly(&mut self, reason: Reason, what: &str) {
+        let path = self.ready.probe.take().unwrap_or_default();
+        let generation = self.inventory.generation;
+        self.refuse(Why::new(reason, format!("generation {generation} {what} to GET {path}")));
+    }
+
+    fn save(&mut self, now: Instant) {
+        self.state = State::Saving;
+        self.timer = Some((after(now, self.limits.state), Bound::State));
+        self.actions.push_back(Action::SaveState);
     }
 
     fn state_saved(&mut self, now: Instant, states: Vec<SavedState>) {
@@ -311,6 +343,7 @@ impl Predecessor {
         match self.state {
             State::Greeting | State::Asking => self.end(),
             State::Initialising { .. } => self.fail(ended("while it was initialising")),
+            State::Probing => self.fail(ended("while it was probed")),
             State::Saving => self.fail(ended("before the commit")),
             State::Committed => self.fail(ended("before it accepted")),
             State::Doomed => {
@@ -333,7 +366,7 @@ impl Predecessor {
                 self.send(Message::Refuse(why));
                 self.end();
             }
-            State::Initialising { .. } | State::Saving => self.refuse(why),
+            State::Initialising { .. } | State::Probing | State::Saving => self.refuse(why),
             State::Committed => {
                 self.actions.push_back(Action::Failed(why.clone()));
                 self.dismiss(why);
@@ -372,7 +405,7 @@ impl Predecessor {
                 self.send(Message::Refuse(why));
                 self.end();
             }
-            State::Initialising { .. } | State::Saving => self.refuse(why),
+            State::Initialising { .. } | State::Probing | State::Saving => self.refuse(why),
             State::Committed
             | State::Doomed
             | State::Probation
@@ -401,6 +434,10 @@ impl Predecessor {
             Bound::Takeover => {
                 let text = "it did not become ready in time";
                 self.refuse(Why::new(Reason::TimedOut, text));
+            }
+            Bound::Probe => {
+                let what = format!("gave no answer in {:?}", self.limits.probe);
+                self.probed_badly(Reason::TimedOut, &what);
             }
             Bound::State => {
                 let text = "this generation did not save its state in time";

@@ -11,6 +11,7 @@
 //! | Initialising | ready | Willing | Ready |
 //! | Initialising | gone | Orphaned | predecessor lost |
 //! | Orphaned | ready | Starting | accept |
+//! | Willing | Probe | Willing | answer |
 //! | Willing | Commit | Starting | accept |
 //! | Willing | gone | Starting | predecessor lost, accept |
 //! | Willing | [`COMMIT_TIMEOUT`](super::COMMIT_TIMEOUT) | Over | Refuse, failed, close |
@@ -89,6 +90,8 @@ pub enum Action {
         /// Whether it is there to move its connections.
         predecessor: Presence,
     },
+    /// Answer the request on the socket that came beside it.
+    Answer,
     /// Serve this connection, whose socket came beside it.
     Adopt(Connection),
     /// The predecessor is gone. There is no way back, and no more connections come. Whoever waited for this version to
@@ -265,6 +268,7 @@ impl Successor {
             (State::Waiting | State::Initialising | State::Willing, Message::Refuse(why)) => {
                 self.fail(why);
             }
+            (State::Willing, Message::Probe) => self.actions.push_back(Action::Answer),
             (State::Willing, Message::Commit(Commit { states })) => {
                 self.accept(states, Presence::Here);
             }

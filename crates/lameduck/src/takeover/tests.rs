@@ -26,6 +26,7 @@ fn limits() -> Limits {
         offer: ms(20),
         takeover: ms(600),
         longest: ms(3000),
+        probe: ms(40),
         state: ms(50),
         commit: ms(150),
         accepting: ms(70),
@@ -39,7 +40,13 @@ fn hello(oldest: u16, newest: u16) -> Hello {
 }
 
 fn listener(name: &str) -> Listener {
-    Listener { name: name.to_owned(), socket: Socket::Tcp, address: "127.0.0.1:80".to_owned() }
+    Listener {
+        name: name.to_owned(),
+        socket: Socket::Tcp,
+        address: "127.0.0.1:80".to_owned(),
+        shared: false,
+        inherited: None,
+    }
 }
 
 fn state(key: &str) -> State {
@@ -57,7 +64,7 @@ fn inventory() -> Inventory {
 
 fn ready(used: &[&str], dropped: &[&str]) -> Ready {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    Ready { used: names(used), dropped: names(dropped), added: Vec::new(), sessions: Vec::new() }
+    Ready { used: names(used), dropped: names(dropped), ..Ready::default() }
 }
 
 /// A message by the word scripts use for it.
@@ -87,6 +94,11 @@ fn message(words: &[&str]) -> Option<Message> {
         }
         ["Ready"] => Message::Ready(ready(&["http"], &["admin"])),
         ["Ready", "wrong"] => Message::Ready(ready(&["http", "web"], &["admin"])),
+        ["Ready", "probed"] => Message::Ready(Ready {
+            probe: Some("/health".to_owned()),
+            ..ready(&["http"], &["admin"])
+        }),
+        ["Probe"] => Message::Probe,
         ["Commit"] => Message::Commit(Commit { states: vec![state("counter")] }),
         ["Accepting"] => Message::Accepting,
         ["Connection"] => Message::Connection(Connection {

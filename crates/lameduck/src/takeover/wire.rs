@@ -81,6 +81,12 @@ pub const MAX_NAME: usize = 64;
 /// Bytes in an address. A Unix socket's path has 108 at most.
 pub const MAX_ADDRESS: usize = 128;
 
+/// Bytes in the name that a service manager passes a socket under.
+pub const MAX_INHERITED: usize = 255;
+
+/// Listeners in one offer when some have such a name.
+pub const MAX_INHERITED_LISTENERS: usize = 120;
+
 /// Bytes in the name and version of a program.
 pub const MAX_PROGRAM: usize = 256;
 
@@ -102,6 +108,9 @@ pub const MAX_ARGUMENT: usize = 1024;
 /// Unread bytes that travel in the frame; more go into a memory file beside it.
 pub const MAX_UNREAD: usize = 32 * 1024;
 
+/// Bytes in the path that a successor is probed at.
+pub const MAX_PROBE: usize = 1024;
+
 /// Kinds of sessions a successor goes on with.
 pub const MAX_KINDS: usize = 32;
 
@@ -119,19 +128,22 @@ const _: () = {
     let name = FIELD_HEADER + MAX_NAME;
     let address = FIELD_HEADER + MAX_ADDRESS;
     let byte = FIELD_HEADER + 1;
-    let listener = FIELD_HEADER + name + byte + address;
+    let listener = FIELD_HEADER + name + byte + address + byte;
+    let inherited = listener + FIELD_HEADER + MAX_INHERITED;
     let state = FIELD_HEADER + name + (FIELD_HEADER + 4) + (FIELD_HEADER + 8);
     let offer = HEADER + (FIELD_HEADER + 4) + byte;
     assert!(offer + MAX_DESCRIPTORS * listener <= MAX_FRAME);
+    assert!(offer + MAX_INHERITED_LISTENERS * inherited <= MAX_FRAME);
     assert!(listener >= state && MAX_STATES <= MAX_DESCRIPTORS);
     let kind = FIELD_HEADER + name + 2 * (FIELD_HEADER + 4);
-    assert!(HEADER + MAX_LISTENERS * name + MAX_ADDED * address + MAX_KINDS * kind <= MAX_FRAME);
+    let ready = HEADER + MAX_LISTENERS * name + MAX_ADDED * address + FIELD_HEADER + MAX_PROBE;
+    assert!(ready + MAX_KINDS * kind <= MAX_FRAME);
     let session = FIELD_HEADER + name + (FIELD_HEADER + 4) + address + FIELD_HEADER + MAX_SESSION;
     let unread = (FIELD_HEADER + MAX_UNREAD) + (FIELD_HEADER + 8);
     assert!(HEADER + name + address + unread + session <= MAX_FRAME);
     assert!(HEADER + MAX_ARGUMENTS * (FIELD_HEADER + MAX_ARGUMENT) + MAX_VERB <= MAX_FRAME);
     assert!(HEADER + (FIELD_HEADER + MAX_REPLY) + 2 * byte <= MAX_FRAME);
-    assert!(2 * MAX_LISTENERS + MAX_ADDED + MAX_KINDS <= MAX_FIELDS);
+    assert!(2 * MAX_LISTENERS + MAX_ADDED + MAX_KINDS < MAX_FIELDS);
 };
 
 /// What came in one frame.

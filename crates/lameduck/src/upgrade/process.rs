@@ -44,7 +44,7 @@ impl Process {
         mut child: Child,
         stderr: Option<ChildStderr>,
         log: &Arc<Log>,
-        exited: impl FnOnce(String) + Send + 'static,
+        exited: impl FnOnce(Exited) + Send + 'static,
     ) -> Process {
         let presence = Arc::new(watch::Sender::new(Presence::Runs));
         let process = Process { pid: child.id(), words: Arc::default(), presence };
@@ -69,7 +69,10 @@ impl Process {
                 status = child.wait();
                 *presence = Presence::Reaped;
             });
-            exited(how_it_ended(status));
+            exited(Exited {
+                is_well: status.as_ref().is_ok_and(ExitStatus::success),
+                how: how_it_ended(status),
+            });
         }));
         process
     }
@@ -91,6 +94,14 @@ impl Process {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
+}
+
+/// How a process ended.
+pub(super) struct Exited {
+    /// With code 0.
+    pub(super) is_well: bool,
+    /// For people.
+    pub(super) how: String,
 }
 
 fn how_it_ended(status: io::Result<ExitStatus>) -> String {

@@ -70,6 +70,10 @@ fn a_datagram_socket_is_not_a_stream_socket() {
 
 /// The example as a manager would start it: `socket` is its descriptor 3, the variables name the process.
 fn passed(listen_fds: &str, names: &str, socket: Socket<'_>) -> Running {
+    passed_with(listen_fds, names, socket, &[])
+}
+
+fn passed_with(listen_fds: &str, names: &str, socket: Socket<'_>, more: &[&str]) -> Running {
     let (stdin, redirection) = match socket {
         Socket::Nothing => (Stdio::null(), "3<&-"),
         Socket::File => (Stdio::null(), "3<&0"),
@@ -77,9 +81,9 @@ fn passed(listen_fds: &str, names: &str, socket: Socket<'_>) -> Running {
         // other tests too.
         Socket::Listening(held) => (held.try_clone().unwrap().into(), "3<&0 0</dev/null"),
     };
-    let script = format!("LISTEN_PID=$$ exec \"$0\" {redirection}");
+    let script = format!("LISTEN_PID=$$ exec \"$0\" \"$@\" {redirection}");
     let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(example("socket_activated")).stdin(stdin);
+    command.arg("-c").arg(script).arg(example("socket_activated")).args(more).stdin(stdin);
     command.env("LISTEN_FDS", listen_fds).env("LISTEN_FDNAMES", names);
     Running::start(&mut command)
 }
@@ -157,4 +161,54 @@ fn what_is_queued_between_two_starts_is_answered_by_the_next() {
     let waiting = std::thread::spawn(move || get(waits, "/"));
     let _second = start();
     assert!(waiting.join().unwrap().ends_with("hello\n"));
+}
+
+/// The manager goes on holding its socket when a generation that came by an upgrade stops, and gives it to the next start.
+#[test]
+fn what_is_queued_after_an_upgrade_and_a_stop_is_answered_by_the_next_start() {
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let held = OwnedFd::from(held);
+    let directory = std::env::temp_dir().join(format!("lameduck-passed-{}", std::process::id()));
+    let control = directory.join("control");
+    let arguments = ["127.0.0.1:1", control.to_str().unwrap()];
+    let start = || passed_with("1", "web", Socket::Listening(&held), &arguments);
+    let mut first = start();
+    assert_eq!(first.says("Inherited "), address);
+    assert!(get(connect(&address), "/").ends_with("hello\n"));
+    first.signal(Signal::HUP);
+    assert_eq!(first.says("Inherited "), address, "the successor has it by its name");
+    first.says("Handed over to generation 2");
+    assert!(get(connect(&address), "/").ends_with("hello\n"));
+    let stopped = lameduck::operate::ask(&control, lameduck::operate::Verb::Stop, &[]).unwrap();
+    assert_eq!(stopped.code, 0, "{}", stopped.text);
+    drop(first.ends());
+    let waits = connect(&address);
+    let waiting = std::thread::spawn(move || get(waits, "/"));
+    let second = start();
+    assert!(waiting.join().unwrap().ends_with("hello\n"));
+    second.signal(Signal::TERM);
+    drop(second.ends());
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// The same by path: it belongs to whoever bound it.
+#[test]
+fn a_path_that_a_manager_bound_is_there_after_an_upgrade_and_a_stop() {
+    let directory = std::env::temp_dir().join(format!("lameduck-bound-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("web.sock");
+    let held = OwnedFd::from(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let control = directory.join("run").join("control");
+    let arguments = ["127.0.0.1:1", control.to_str().unwrap()];
+    let mut first = passed_with("1", "web", Socket::Listening(&held), &arguments);
+    first.says("Inherited ");
+    assert!(get(UnixStream::connect(&path).unwrap(), "/").ends_with("hello\n"));
+    first.signal(Signal::HUP);
+    first.says("Handed over to generation 2");
+    let stopped = lameduck::operate::ask(&control, lameduck::operate::Verb::Stop, &[]).unwrap();
+    assert_eq!(stopped.code, 0, "{}", stopped.text);
+    drop(first.ends());
+    assert!(path.exists(), "the path was taken away");
+    std::fs::remove_dir_all(directory).unwrap();
 }

@@ -30,6 +30,8 @@ pub enum Fault {
     AdmitsInProbation,
     /// A failed takeover stops the predecessor.
     StopsServingOnFailure,
+    /// A probe is said to be answered well whatever comes.
+    TakesAnyAnswer,
     /// A signal that is for another is said to be passed on, and is not.
     LosesSignals,
 }
@@ -45,8 +47,9 @@ struct Driver<'a> {
 /// Who asks in these worlds.
 const OPERATOR: u64 = 1;
 
-fn ready() -> Input {
-    Input::Ready(Ready::default())
+fn ready(probes: bool) -> Input {
+    let probe = probes.then(|| "/".to_owned());
+    Input::Ready(Ready { probe, ..Ready::default() })
 }
 
 fn below(successor: usize, input: predecessor::Input) -> Input {
@@ -57,7 +60,7 @@ impl Takeovers {
     /// The first process has started without a predecessor and serves.
     pub fn serve_first(&self, world: &mut World) {
         world.processes[0].life = Life::Alive;
-        self.drive(world, 0, [ready()]);
+        self.drive(world, 0, [ready(self.probes)]);
         self.happens(world, Event::LoopsObey(0));
     }
 
@@ -75,13 +78,14 @@ impl Takeovers {
             Event::Arrives(id, end) => self.arrives(world, id, end),
             Event::IsReady(id) => {
                 world.processes[id].initialising = false;
-                self.drive(world, id, [ready()]);
+                self.drive(world, id, [ready(self.probes)]);
             }
             Event::CannotServe(id) => {
                 world.processes[id].initialising = false;
                 let why = Why::new(Reason::Failed, "");
                 self.drive(world, id, [Input::Above(successor::Input::CannotServe(why))]);
             }
+            Event::Answers(id, well) => self.answers(world, id, well),
             Event::LoopsObey(id) => self.loops_obey(world, id),
             Event::IsIdle(id) => self.drive(world, id, [Input::Life(phase::Input::Idle)]),
             Event::Fires(id, timer) => self.fires(world, id, timer),
@@ -160,6 +164,18 @@ impl Takeovers {
                 self.drive(world, successor, [Input::Above(input)]);
             }
         }
+    }
+
+    fn answers(&self, world: &mut World, successor: usize, well: bool) {
+        let Some(channel) = &mut world.channels[successor] else { return };
+        channel.probing = false;
+        channel.answered = well;
+        let taken = match well || self.fault == Some(Fault::TakesAnyAnswer) {
+            true => Ok(()),
+            false => Err(String::new()),
+        };
+        let predecessor = channel.predecessor;
+        self.drive(world, predecessor, [below(successor, predecessor::Input::Probed(taken))]);
     }
 
     /// The accept loops do the next thing they were told, and report.
@@ -257,6 +273,12 @@ impl Driver<'_> {
                 let inventory = Inventory { generation, ..Inventory::default() };
                 self.work.push_back(Input::Inventory { line, inventory: Ok(inventory) });
             }
+            Action::Probe { line, .. } => {
+                if let Some(channel) = &mut self.world.channels[line as usize] {
+                    channel.probing = true;
+                }
+                self.send_below(line as usize, Message::Probe);
+            }
             Action::Send(line, message) => self.send_below(line as usize, message),
             Action::Close(line) => {
                 if let Some(channel) = &mut self.world.channels[line as usize] {
@@ -307,6 +329,7 @@ impl Driver<'_> {
             Action::TakeName => self.world.name = self.id,
             Action::UpgradeBegins(_)
             | Action::Progress(_)
+            | Action::Unfit(_)
             | Action::SuccessorLeft
             | Action::UpgradeFailed { .. }
             | Action::UpgradeRefused { .. }

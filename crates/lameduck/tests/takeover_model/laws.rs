@@ -17,10 +17,12 @@ pub const PHASES_AGREE: &str = "the phases follow the takeover";
 
 pub const NAME_LEADS: &str = "the name leads to who serves when nothing is under way";
 
+pub const ANSWERED_FIRST: &str = "who asks to be probed accepts only once it has answered well";
 pub const SIGNALS_COUNT: &str = "a signal is followed by an upgrade that began after it";
 pub const NOT_TOO_MANY: &str = "there are no more upgrades than signals";
 
-const LAWS: [&str; 9] = [
+const LAWS: [&str; 10] = [
+    ANSWERED_FIRST,
     NAME_LEADS,
     SIGNALS_COUNT,
     NOT_TOO_MANY,
@@ -42,6 +44,9 @@ pub fn properties(model: &Takeovers) -> Vec<Property<Takeovers>> {
         Property::always(ONE_COMMIT, |_, world: &World| one_commit(world)),
         Property::always(ONE_SERVES, |_, world: &World| !is_at_rest(world) || serving(world) <= 1),
         Property::always(NAME_LEADS, |_, world: &World| !is_at_rest(world) || name_leads(world)),
+        Property::always(ANSWERED_FIRST, |model: &Takeovers, world: &World| {
+            !model.probes || answered_first(world)
+        }),
         Property::always(FAILURE_CHANGES_NOTHING, |_, world: &World| {
             failure_changes_nothing(world)
         }),
@@ -159,13 +164,21 @@ fn one_commit(world: &World) -> bool {
     })
 }
 
+/// One whose predecessor died has nobody who could ask, and serves all the same.
+fn answered_first(world: &World) -> bool {
+    let committed = |channel: &&crate::world::Channel| channel.committed && !channel.late;
+    world.channels.iter().flatten().filter(committed).all(|channel| channel.answered)
+}
+
 /// Whether nothing is on its way: no message, no end of file, no order, nobody initialising.
 fn is_at_rest(world: &World) -> bool {
     let mut channels = world.channels.iter().flatten();
     let mut living = world.processes.iter().filter(|process| process.is_alive());
     world.ended.is_empty()
         && channels.all(|channel| {
-            channel.next(End::Predecessor).is_none() && channel.next(End::Successor).is_none()
+            channel.next(End::Predecessor).is_none()
+                && channel.next(End::Successor).is_none()
+                && !channel.probing
         })
         && living.all(|process| {
             let is_told = process.passes_on || process.is_unwanted;

@@ -25,6 +25,8 @@ pub struct Takeovers {
     pub stops: u8,
     /// How many rollbacks the operator may order.
     pub rollbacks: u8,
+    /// Whether versions ask to be probed.
+    pub probes: bool,
     /// How many signals to upgrade may come. With any, successors are started by nobody else.
     pub reloads: u8,
     /// What the drivers of the machines do wrong.
@@ -109,6 +111,10 @@ pub struct Channel {
     pub accepted: bool,
     /// The predecessor knew what it sent away.
     pub dismissed: bool,
+    /// The predecessor asks over a socket of its own, and has no answer.
+    pub probing: bool,
+    /// It was answered well.
+    pub answered: bool,
     /// It took over late.
     pub late: bool,
 }
@@ -131,6 +137,8 @@ pub enum Event {
     IsReady(usize),
     /// It finds that it can't serve.
     CannotServe(usize),
+    /// It answers its predecessor's probe, well or not.
+    Answers(usize, bool),
     /// The accept loops do what they were told.
     LoopsObey(usize),
     /// Nothing live is left.
@@ -367,6 +375,9 @@ impl Takeovers {
         }
         for (successor, channel) in world.channels.iter().enumerate() {
             let Some(channel) = channel else { continue };
+            if channel.probing && world.processes[channel.predecessor].is_alive() {
+                events.extend([true, false].map(|well| Event::Answers(successor, well)));
+            }
             for end in [End::Predecessor, End::Successor] {
                 if channel.next(end).is_some() {
                     events.push(Event::Arrives(successor, end));
@@ -395,6 +406,8 @@ impl World {
             committed: false,
             accepted: false,
             dismissed: false,
+            probing: false,
+            answered: false,
             late: false,
         });
         self.processes[id].life = Life::Alive;

@@ -1,11 +1,15 @@
 //! Upgrades of a real service: everything that can go wrong, and nothing that may be lost.
 
+mod before;
 mod failures;
+mod groups;
 mod hostile;
 mod leaks;
 mod load;
 mod moves;
+mod numbers;
 mod probation;
+mod probes;
 mod signals;
 mod superior;
 mod support;

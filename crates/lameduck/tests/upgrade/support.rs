@@ -74,13 +74,15 @@ pub struct Setup {
     wishes: String,
     variables: Vec<(String, std::ffi::OsString)>,
     more: Vec<String>,
+    /// What starts it, with `{address}` where that belongs.
+    launcher: Vec<String>,
 }
 
 impl Setup {
     pub fn new() -> Setup {
         let (directory, program) = (Directory::new(), example("misbehaving_successor"));
-        let (wishes, variables) = (String::new(), Vec::new());
-        Setup { directory, program, wishes, variables, more: Vec::new() }
+        let (wishes, variables, launcher) = (String::new(), Vec::new(), Vec::new());
+        Setup { directory, program, wishes, variables, more: Vec::new(), launcher }
     }
 
     /// A file of the service's own directory.
@@ -113,10 +115,35 @@ impl Setup {
         self
     }
 
+    /// Whoever starts it has this many sockets of its address for it.
+    pub fn group(mut self, sockets: usize) -> Setup {
+        let group = example("reuseport_group").display().to_string();
+        self.launcher = vec![group, sockets.to_string(), "{address}".to_owned()];
+        self
+    }
+
+    /// It is process 1 of a namespace of its own.
+    pub fn alone(mut self) -> Setup {
+        let words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+        self.launcher = words.map(str::to_owned).to_vec();
+        self
+    }
+
+    /// The program, with wishes that stand in their file already.
+    pub fn command(&self) -> Start {
+        command(&self.program, self.directory.path(), free_address())
+    }
+
     pub fn start(self) -> Service {
         let address = free_address();
         std::fs::write(self.file("wishes"), &self.wishes).unwrap();
-        let start = command(&self.program, self.directory.path(), address).args(self.more);
+        let with_address = |word: &String| word.replace("{address}", &address.to_string());
+        let mut launcher = self.launcher.iter().map(with_address);
+        let start = match launcher.next() {
+            None => Target::command(&self.program),
+            Some(first) => Target::command(first).args(launcher).arg(&self.program),
+        };
+        let start = told(start, self.directory.path(), address).args(self.more);
         let start =
             self.variables.iter().fold(start, |start, (name, value)| start.env(name, value));
         let target = start.ready(Ready::Stderr("Generation 1 listens".to_owned())).start().unwrap();
@@ -127,7 +154,11 @@ impl Setup {
 }
 
 fn command(program: &Path, directory: &Path, address: SocketAddr) -> Start {
-    Target::command(program)
+    told(Target::command(program), directory, address)
+}
+
+fn told(start: Start, directory: &Path, address: SocketAddr) -> Start {
+    start
         .arg(directory.join("run").join("control"))
         .arg(directory.join("wishes"))
         .arg(address.to_string())
@@ -302,7 +333,7 @@ pub fn wait(mut condition: impl FnMut() -> bool, tell: impl Fn() -> String) {
 
 /// The processes of a process group. One that has ended counts while another of the group should wait for it: an orphan
 /// that has ended is the system's to collect, which may take it seconds.
-fn group(wanted: u32) -> Vec<u32> {
+pub fn group(wanted: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let members =

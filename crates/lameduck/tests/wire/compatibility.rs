@@ -91,8 +91,35 @@ fn protocol_1_offer() {
                 name: "http".to_owned(),
                 socket: Socket::Tcp,
                 address: "127.0.0.1:8080".to_owned(),
+                shared: false,
+                inherited: None,
             }],
             states: vec![State { key: "counter".to_owned(), version: 1, size: 8 }],
+            last: true,
+        }),
+    );
+    golden(
+        r#"
+        "LAME" 0100 0300 0000 0100 3d000000     # one descriptor
+        0100 04000000 02000000                  # generation
+        0200 26000000                           # listener
+          0100 01000000 "a"
+          0200 01000000 02                      # Unix
+          0300 02000000 "@b"
+          0480 01000000 01                      # somebody else holds it too, which an older successor skips
+          0580 03000000 "web"                   # a service manager's name for it, which an older successor skips
+        0400 01000000 01                        # last
+        "#,
+        Message::Offer(Offer {
+            generation: 2,
+            listeners: vec![Listener {
+                name: "a".to_owned(),
+                socket: Socket::Unix,
+                address: "@b".to_owned(),
+                shared: true,
+                inherited: Some("web".to_owned()),
+            }],
+            states: Vec::new(),
             last: true,
         }),
     );
@@ -124,6 +151,7 @@ fn protocol_1_ready() {
             dropped: vec!["admin".to_owned()],
             added: vec!["[::1]:9".to_owned()],
             sessions: Vec::new(),
+            probe: None,
         }),
     );
     golden(
@@ -139,10 +167,18 @@ fn protocol_1_ready() {
             ..Ready::default()
         }),
     );
+    golden(
+        r#"
+        "LAME" 0100 0500 0000 0000 0d000000
+        0580 07000000 "/health"                # a probe, which an older predecessor skips
+        "#,
+        Message::Ready(Ready { probe: Some("/health".to_owned()), ..Ready::default() }),
+    );
 }
 
 #[test]
 fn protocol_1_commit_and_what_follows_it() {
+    golden(r#""LAME" 0100 0d00 0000 0100 00000000"#, Message::Probe);
     golden(r#""LAME" 0100 0600 0000 0000 00000000"#, Message::Commit(Commit::default()));
     golden(r#""LAME" 0100 0700 0000 0000 00000000"#, Message::Accepting);
     golden(r#""LAME" 0100 0900 0000 0000 00000000"#, Message::Drained);

@@ -32,7 +32,13 @@ fn state(key: usize, size: u64) -> State {
 }
 
 fn offer(listeners: usize, name: usize, address: usize) -> Message {
-    let listener = Listener { name: long(name), socket: Socket::Tcp, address: long(address) };
+    let listener = Listener {
+        name: long(name),
+        socket: Socket::Tcp,
+        address: long(address),
+        shared: true,
+        inherited: None,
+    };
     Message::Offer(Offer {
         generation: u32::MAX,
         listeners: vec![listener; listeners],
@@ -120,11 +126,17 @@ fn a_ready_is_limited() {
             dropped: names(dropped, wire::MAX_NAME),
             added: names(added, wire::MAX_ADDRESS),
             sessions: vec![readable(wire::MAX_NAME); wire::MAX_KINDS],
+            probe: Some("/".repeat(wire::MAX_PROBE)),
         })
     };
     fits(ready(wire::MAX_LISTENERS - 100, 100, wire::MAX_ADDED));
     refused(ready(501, 0, 0), "Ready: field `used name` is there 501 times, 500 are the most");
     refused(ready(400, 101, 0), "Ready: field `dropped name` is there 101 times, 100 are the most");
+    let probe = |probe| Message::Ready(Ready { probe: Some(probe), ..Ready::default() });
+    refused(
+        probe("/".repeat(wire::MAX_PROBE + 1)),
+        "Ready: field `probe path` has 1025 bytes, 1024 are the most",
+    );
     refused(ready(0, 0, 101), "Ready: field `added address` is there 101 times, 100 are the most");
 }
 

@@ -56,8 +56,17 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn listener() -> impl Strategy<Value = Listener> {
-    (name(), prop_oneof![Just(Socket::Tcp), Just(Socket::Unix)], name())
-        .prop_map(|(name, socket, address)| Listener { name, socket, address })
+    let socket = prop_oneof![Just(Socket::Tcp), Just(Socket::Unix)];
+    let passed = option::of("[a-z]{0,20}");
+    (name(), socket, name(), any::<bool>(), passed).prop_map(
+        |(name, socket, address, shared, inherited)| Listener {
+            name,
+            socket,
+            address,
+            shared,
+            inherited,
+        },
+    )
 }
 
 fn state() -> impl Strategy<Value = State> {
@@ -80,8 +89,10 @@ fn ready() -> impl Strategy<Value = Ready> {
         oldest,
         newest,
     });
-    (vec(name(), 0..40), vec(name(), 0..40), vec(name(), 0..20), vec(kind, 0..wire::MAX_KINDS))
-        .prop_map(|(used, dropped, added, sessions)| Ready { used, dropped, added, sessions })
+    let names = |most| vec(name(), 0..most);
+    (names(40), names(40), names(20), vec(kind, 0..wire::MAX_KINDS), option::of(name())).prop_map(
+        |(used, dropped, added, sessions, probe)| Ready { used, dropped, added, sessions, probe },
+    )
 }
 
 fn connection() -> impl Strategy<Value = Connection> {
@@ -117,6 +128,7 @@ pub fn message() -> impl Strategy<Value = Message> {
         status.prop_map(Message::Status),
         ready().prop_map(Message::Ready),
         vec(state(), 0..10).prop_map(|states| Message::Commit(Commit { states })),
+        Just(Message::Probe),
         Just(Message::Accepting),
         connection().prop_map(Message::Connection),
         Just(Message::Drained),

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 const SILENT_LIMIT: Duration = Duration::from_millis(150);
 /// How long a connection that has begun to say something may take for it in the drain.
 pub(super) const BEGUN_LIMIT: Duration = Duration::from_millis(1000);
-/// How long the peer may take to close after this side has.
+/// How long the peer may say nothing, and not close, after this side has closed.
 const LINGER_LIMIT: Duration = Duration::from_millis(500);
 /// What one read takes: requests in one segment are seen together.
 pub(super) const READ_BYTES: usize = 16 * 1024;
@@ -48,11 +48,13 @@ impl Io {
         }
         let ended = async {
             let mut buffer = [0; 4096];
-            while let Ok(1..) = self.stream.read(&mut buffer).await {}
+            while let Ok(Ok(1..)) =
+                tokio::time::timeout(LINGER_LIMIT, self.stream.read(&mut buffer)).await
+            {
+            }
         };
         tokio::select! {
             () = ended => {}
-            () = tokio::time::sleep(LINGER_LIMIT) => {}
             () = server.reached(Phase::Forced) => {}
         }
     }

@@ -129,6 +129,20 @@ pub enum Fault {
     LeakDescriptors,
     /// Goes on accepting beside its successor.
     KeepAccepting,
+    /// A stop in the middle of an upgrade leaves the successor behind.
+    OrphanSuccessor,
+    /// Writes its process id into the file in two halves.
+    TearPidFile,
+    /// A successor serves the addresses that its predecessor had, whatever the file says.
+    FixedAddresses,
+    /// Anybody may ask for an upgrade.
+    OpenControl,
+    /// Refuses an upgrade without a word.
+    RefuseSilently,
+    /// Dies with its supervisor.
+    DieWithSupervisor,
+    /// A supervisor that starts itself anew starts its child anew as well.
+    RestartChild,
 }
 
 impl Fault {
@@ -194,6 +208,13 @@ impl Fault {
         ("one-upgrade", Fault::OneUpgrade),
         ("leak-descriptors", Fault::LeakDescriptors),
         ("keep-accepting", Fault::KeepAccepting),
+        ("orphan-successor", Fault::OrphanSuccessor),
+        ("tear-pid-file", Fault::TearPidFile),
+        ("fixed-addresses", Fault::FixedAddresses),
+        ("open-control", Fault::OpenControl),
+        ("refuse-silently", Fault::RefuseSilently),
+        ("die-with-supervisor", Fault::DieWithSupervisor),
+        ("restart-child", Fault::RestartChild),
     ];
 
     /// The fault of this name.

@@ -2,10 +2,12 @@
 
 use super::Fault;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const USAGE: &str = "usage: misbehave --port N [--fault NAME] [--slow MS] [--grace MS] [--lame-duck MS] [--spread MS] \
-                     [--start MS] [--hook MS] [--next PROGRAM] [--ready-limit MS] [--admin-port N] [--tls]";
+                     [--start MS] [--hook MS] [--next PROGRAM] [--ready-limit MS] [--admin-port N] [--tls] \
+                     [--control PATH] [--pid-file PATH] [--addresses FILE]";
 
 /// What the command line says, and how to say it again to a successor.
 #[derive(Clone, Debug)]
@@ -31,6 +33,12 @@ pub(super) struct Options {
     /// Where readiness and liveness are told until the process is gone, beside the service's own port.
     pub(super) admin_port: Option<u16>,
     pub(super) tls: bool,
+    /// Where upgrades are asked for, beside the signal.
+    pub(super) control: Option<PathBuf>,
+    /// Where the serving generation's process id is told.
+    pub(super) pid_file: Option<PathBuf>,
+    /// A file of further addresses, one a line, which each generation reads and binds anew.
+    pub(super) addresses: Option<PathBuf>,
     /// The process that waits to hear that this one serves; its listener is this one's standard input.
     pub(super) predecessor: Option<i32>,
     /// As given, for the successor.
@@ -57,6 +65,9 @@ impl Options {
             ready_limit: ms(3000),
             admin_port: None,
             tls: false,
+            control: None,
+            pid_file: None,
+            addresses: None,
             predecessor: None,
             words: words.clone(),
         };
@@ -94,6 +105,9 @@ impl Options {
                 let port = number?.try_into().map_err(|_| wrong(flag, "takes 0 to 65535"))?;
                 self.admin_port = Some(port);
             }
+            "--control" => self.control = Some(value.into()),
+            "--pid-file" => self.pid_file = Some(value.into()),
+            "--addresses" => self.addresses = Some(value.into()),
             "--next" => self.next = Some(value.to_owned()),
             "--predecessor" => {
                 self.predecessor = Some(value.parse().map_err(|_| wrong(flag, "takes a process"))?);

@@ -1,7 +1,7 @@
 //! The life of the process: start, serve, lame duck, drain, force, leave.
 
 use super::options::Options;
-use super::{Fault, connection, tls, upgrade};
+use super::{Fault, connection, control, log, tls, upgrade};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{Notify, watch};
 
 /// What a server that looks now and then waits between two looks.
@@ -47,7 +48,7 @@ pub(super) struct Server {
     pub(super) count: AtomicU64,
     pub(super) sockets: AtomicUsize,
     pub(super) upgrades: AtomicUsize,
-    pub(super) upgrading: AtomicUsize,
+    upgrading: AtomicUsize,
     live: AtomicUsize,
     working: AtomicUsize,
     holding: AtomicUsize,
@@ -102,6 +103,12 @@ impl Server {
         self.enter(&self.working)
     }
 
+    /// One upgrade at a time.
+    pub(super) fn upgrade(&self) -> Option<Guard<'_>> {
+        let begun = self.upgrading.compare_exchange(0, 1, SeqCst, SeqCst);
+        begun.is_ok().then(|| Guard(&self.upgrading, &self.changed))
+    }
+
     /// What the deadline waits for, wrongly.
     pub(super) fn hold(&self) -> Guard<'_> {
         self.enter(&self.holding)
@@ -123,7 +130,7 @@ impl Server {
     }
 
     pub(super) fn say(&self, text: &str) {
-        eprintln!("misbehave {}: {text}", std::process::id());
+        log::line(format!("misbehave {}: {text}\n", std::process::id()));
     }
 
     /// From a connection: nothing counts its end but this.
@@ -138,11 +145,15 @@ impl Server {
     }
 
     async fn idle(&self) {
+        self.none(&self.live).await;
+    }
+
+    async fn none(&self, count: &AtomicUsize) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.live.load(SeqCst) == 0 {
+            if count.load(SeqCst) == 0 {
                 return;
             }
             changed.await;
@@ -215,7 +226,12 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
     }
     let listener = match options.predecessor {
         Some(_) if options.fault != Some(Fault::Rebind) => upgrade::inherited()?,
-        _ => bind(options.port, options.fault == Some(Fault::Rebind))?,
+        Some(_) => {
+            // Nobody would accept what the kernel puts into its queue.
+            drop(upgrade::inherited()?);
+            bind(options.port, true)?
+        }
+        None => bind(options.port, options.fault == Some(Fault::Rebind))?,
     };
     let address = listener.local_addr()?;
     let tls = options.tls.then(|| tls::acceptor(options.fault)).transpose()?;
@@ -243,18 +259,52 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         // Both generations of an upgrade tell theirs: right for a small test alone.
         tokio::spawn(accept_admin(server.clone(), bind(port, true)?));
     }
+    for address in further(&server)? {
+        tokio::spawn(accept_until_drained(server.clone(), bind_to(address, true)?));
+    }
     let accepting = tokio::spawn(accept(server.clone(), listener));
     crate::announce(address)?;
+    let (upgraded, successors) = tokio::sync::mpsc::channel(1);
+    control::take_over(&server, &upgraded)?;
     upgrade::tell_predecessor(&server);
-    serve(&server, &mut signals, accepting).await
+    if server.has(Fault::DieWithSupervisor) {
+        tokio::spawn(die_with(rustix::process::getppid()));
+    }
+    serve(&server, &mut signals, accepting, (upgraded, successors)).await
+}
+
+/// The addresses in the file, if there is one. A successor that keeps its predecessor's has none of its own here.
+fn further(server: &Server) -> io::Result<Vec<SocketAddr>> {
+    let Some(path) = &server.options.addresses else { return Ok(Vec::new()) };
+    if server.has(Fault::FixedAddresses) && server.options.predecessor.is_some() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| line.parse().map_err(io::Error::other)).collect()
+}
+
+async fn die_with(parent: Option<rustix::process::Pid>) {
+    while rustix::process::getppid() == parent {
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+    std::process::abort();
+}
+
+/// Of a further address.
+async fn accept_until_drained(server: Arc<Server>, listener: TcpListener) -> io::Result<()> {
+    tokio::select! {
+        () = server.reached(Phase::Draining) => Ok(()),
+        ended = accept_admin(server.clone(), listener) => ended,
+    }
 }
 
 async fn serve(
     server: &Arc<Server>,
     signals: &mut Signals,
     accepting: tokio::task::JoinHandle<()>,
+    (upgraded, mut successors): (Sender<bool>, Receiver<bool>),
 ) -> io::Result<u8> {
-    let (upgraded, mut successors) = tokio::sync::mpsc::channel(1);
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -322,6 +372,9 @@ async fn stop(
     if !server.has(Fault::KeepAccepting) && !server.has(Fault::HangListener) {
         let _ = accepting.await;
     }
+    if server.has(Fault::KeepAccepting) && server.upgrades.load(SeqCst) > 0 {
+        tokio::time::sleep(server.options.grace / 2).await;
+    }
     let progress = tokio::spawn(tell_progress(server.clone(), began));
     let is_clean = tokio::select! {
         () = server.idle() => true,
@@ -336,10 +389,14 @@ async fn stop(
     if server.has(Fault::ExitLate) {
         tokio::time::sleep(LOOK_PAUSE).await;
     }
+    if !server.has(Fault::OrphanSuccessor) {
+        server.none(&server.upgrading).await;
+    }
     close(server).await;
     leave(server);
-    if !server.has(Fault::LastLineLost) && !server.has(Fault::ExitZeroAfterCut) {
-        server.say(&format!("stopped: {cut} requests cut"));
+    if !server.has(Fault::LastLineLost) {
+        let told = if server.has(Fault::ExitZeroAfterCut) { 0 } else { cut };
+        server.say(&format!("stopped: {told} requests cut"));
     }
     match is_clean || server.has(Fault::ExitZeroAfterCut) {
         true => CLEAN,
@@ -421,13 +478,17 @@ async fn accept_admin(server: Arc<Server>, listener: TcpListener) -> io::Result<
 }
 
 fn bind(port: u16, shares_port: bool) -> io::Result<TcpListener> {
+    bind_to(SocketAddr::from(([127, 0, 0, 1], port)), shares_port)
+}
+
+fn bind_to(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if shares_port {
         socket.set_reuse_port(true)?;
     }
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

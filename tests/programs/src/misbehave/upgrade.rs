@@ -1,7 +1,7 @@
 //! A successor: started with the listener as its standard input, heard by a signal, then left alone with the service.
 
 use super::Fault;
-use super::server::Server;
+use super::server::{Phase, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::net::TcpListener;
@@ -35,17 +35,17 @@ pub(super) fn tell_predecessor(server: &Server) {
 }
 
 /// Starts a successor and waits for it; tells `upgraded` when this process is to stop.
-pub(super) async fn run(server: Arc<Server>, upgraded: Sender<bool>) {
-    if server.upgrading.fetch_add(1, SeqCst) > 0 {
-        server.upgrading.fetch_sub(1, SeqCst);
-        server.say("upgrade refused: another one is under way");
-        return;
-    }
+pub(super) async fn run(server: Arc<Server>, upgraded: Sender<bool>) -> Result<(), String> {
+    let Some(_one) = server.upgrade() else {
+        let why = "another upgrade is under way";
+        server.say(&format!("upgrade refused: {why}"));
+        return Err(why.to_owned());
+    };
     let outcome = match server.has(Fault::OneUpgrade) && server.options.predecessor.is_some() {
         true => Err("it was upgraded before".to_owned()),
         false => attempt(&server).await,
     };
-    match outcome {
+    match &outcome {
         Ok(()) => {
             server.say("upgraded");
             server.upgrades.fetch_add(1, SeqCst);
@@ -58,7 +58,7 @@ pub(super) async fn run(server: Arc<Server>, upgraded: Sender<bool>) {
             }
         }
     }
-    server.upgrading.fetch_sub(1, SeqCst);
+    outcome
 }
 
 async fn attempt(server: &Server) -> Result<(), String> {
@@ -76,6 +76,10 @@ async fn attempt(server: &Server) -> Result<(), String> {
             return Ok(());
         }
         status = child.wait() => return Err(format!("the successor ended: {status:?}")),
+        () = server.reached(Phase::LameDuck), if !server.has(Fault::OrphanSuccessor) => {
+            let _ = child.kill().await;
+            return Err("this process stops".to_owned());
+        }
         () = tokio::time::sleep(limit) => {}
     }
     if !server.has(Fault::KeepHungSuccessor) {

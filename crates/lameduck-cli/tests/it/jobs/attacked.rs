@@ -15,6 +15,7 @@ use sqlx::Connection;
 
 use super::{Shared, all_done, post, wait_states};
 use crate::service::{LIMIT, Service, is_root, let_pass, new_directory};
+use crate::upgrade::WITH_CONTROL;
 
 /// A grace period of two seconds, and so late its end may be on a busy machine.
 const GRACE: &str = "2s";
@@ -262,6 +263,26 @@ fn a_stop_on_a_full_disk_ends_in_time_and_loses_nothing_acknowledged() {
     disk.free();
     let again = disk.serve(&[]);
     everything_is_done(&again, &posted);
+}
+
+#[test]
+fn an_upgrade_on_a_full_disk_succeeds_or_changes_nothing() {
+    let Some(disk) = SmallDisk::make() else { return };
+    let mut service = disk.serve(&WITH_CONTROL);
+    let mut posted = BTreeSet::from([post(&service.place("/jobs"), 10).unwrap()]);
+    disk.fill();
+    posted.extend(post_until_refused(&service));
+    let ended = service.operate("upgrade", &[]);
+    if ended.code != Some(0) {
+        assert!(ended.stderr.contains("full") || ended.stderr.contains("disk I/O"), "{ended:?}");
+    }
+    // Whoever serves now answers, and takes jobs as soon as there is room.
+    assert_eq!(service.get("/b").0, 200);
+    disk.free();
+    posted.insert(post(&service.place("/jobs"), 10).unwrap());
+    everything_is_done(&service, &posted);
+    assert_eq!(service.operate("stop", &[]).code, Some(0), "{}", service.target.stderr());
+    service.leaves_no_process();
 }
 
 /// An hour forwards ends every claim at once; an hour back must not make a dead worker's last for an hour.

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use lameduck_verify::probe::{End, Until, Wire, watch};
 use lameduck_verify::target::Signal;
 
 use super::{Client, Secure};
@@ -30,7 +31,8 @@ fn served(clients: Vec<Client>) -> Vec<String> {
 
 #[test]
 fn a_handshake_under_way_at_the_stop_is_served() {
-    let mut secure = Secure::start(&["--grace", "20s"]);
+    // One of them has sent nothing: it has the linger to begin in.
+    let mut secure = Secure::start(&["--grace", "20s", "--linger", "5s"]);
     let config = secure.client(b"http/1.1");
     let clients = (0..WAITING).map(|nth| {
         let mut client = secure.dial(&config);
@@ -50,6 +52,19 @@ fn a_handshake_under_way_at_the_stop_is_served() {
     let unserved = served(clients.collect());
     assert_eq!(unserved, [""; 0], "{}", secure.service.last_words());
     secure.service.ends_clean();
+}
+
+/// It has the linger that every silent connection has, not the second that a handshake has: the deadline is between them.
+#[test]
+fn a_connection_that_says_nothing_is_closed_before_the_time_of_a_handshake() {
+    let mut secure = Secure::start(&["--grace", "800ms"]);
+    let mut silent = Wire::connect(&secure.place("/b").address).unwrap();
+    // An answer on a later connection says that the earlier one was accepted.
+    assert_eq!(served(vec![secure.dial(&secure.client(b"http/1.1"))]), [""; 0]);
+    secure.service.signal(Signal::TERM);
+    secure.service.ends_clean();
+    assert!(watch(std::slice::from_mut(&mut silent), Until::Closed, LIMIT).unwrap());
+    assert_eq!(silent.end(), End::Eof);
 }
 
 #[test]

@@ -118,3 +118,15 @@ fn a_silent_connection_behind_tls_is_closed_after_an_upgrade() {
     assert_eq!(silent.rest().unwrap(), "");
     secure.service.operate("stop", &[]);
 }
+
+/// The probe comes over a socket that nobody else has, and needs no keys.
+#[test]
+fn a_new_generation_behind_tls_answers_its_probe() {
+    let secure = Secure::start(&["--control", "run/control", "--probe", "/version"]);
+    assert!(secure.service.upgrade().contains("generation 2"));
+    secure.service.operate("stop", &[]);
+    let secure = Secure::start(&["--control", "run/control", "--probe", "/nowhere"]);
+    let ended = secure.service.operate("upgrade", &[]);
+    assert!(ended.stderr.contains("answered 404 Not Found to GET /nowhere"), "{}", ended.stderr);
+    secure.service.operate("stop", &[]);
+}

@@ -81,11 +81,28 @@ pub(super) fn reaps(stage: &mut Stage<'_>) -> Outcome {
 }
 
 pub(super) fn behind_shell(stage: &mut Stage<'_>) -> Outcome {
-    let prefix = ["sh", "-c", "exec \"$@\"", "sh"].map(str::to_owned).to_vec();
-    stage.start_as(Launch { prefix, ..Launch::default() })?;
+    let behind = |script: &str| {
+        let prefix = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        Launch { prefix, ..Launch::default() }
+    };
+    stage.start_as(behind("exec \"$@\""))?;
     let told = stage.stop()?;
     let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
     let took = gone.at.duration_since(told).saturating_sub(stage.lame_duck());
     let text = format!("behind `exec` it exited {} after the stop", milliseconds(took));
-    if took <= IDLE_EXIT { pass(text) } else { fail(text) }
+    if took > IDLE_EXIT {
+        return fail(text);
+    }
+    // The second command keeps the shell from executing the first in its own place.
+    stage.start_as(behind("\"$@\"; exit $?"))?;
+    let told = stage.signal(stage.adapter.stop.signal)?;
+    let limit = stage.lame_duck() + IDLE_EXIT;
+    let hears = stage.service().wait_empty(limit).is_empty();
+    pass(match hears {
+        true => format!(
+            "{text}; behind a shell without `exec` it was gone, too, {} after the stop",
+            milliseconds(told.elapsed())
+        ),
+        false => format!("{text}; behind a shell without `exec` it does not hear of the stop"),
+    })
 }

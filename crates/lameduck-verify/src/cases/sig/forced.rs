@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// A drain that lasts this long is running.
 const DRAINING: Duration = Duration::from_millis(150);
+/// Requests that the deadline cuts: a number that no log has by chance in a line of its own words.
+const CUT: usize = 3;
 /// Signals of a storm.
 const STORM: usize = 100;
 /// Between two of them.
@@ -19,9 +21,9 @@ const STORM_PAUSE: Duration = Duration::from_millis(1);
 const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
 
 /// The server with a drain that does not end by itself, told to stop; how and when it went.
-fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
+fn held(stage: &mut Stage<'_>, count: usize) -> Result<(Instant, Option<Gone>), Fault> {
     stage.start()?;
-    let mut held = stage.hold(1)?;
+    let mut held = stage.hold(count)?;
     stage.wait_accepted()?;
     let told = stage.stop()?;
     let limit = stage.deadline() + stage.lame_duck() + FORCED_EXIT + SOON;
@@ -34,7 +36,7 @@ fn held(stage: &mut Stage<'_>) -> Result<(Instant, Option<Gone>), Fault> {
 }
 
 pub(super) fn deadline(stage: &mut Stage<'_>) -> Outcome {
-    let (told, gone) = held(stage)?;
+    let (told, gone) = held(stage, 1)?;
     let Some(gone) = gone else { return still_runs(told) };
     let (took, bound) = (gone.at.duration_since(told), stage.deadline() + stage.lame_duck());
     stage.figure_ms("exit with a request that never ends", took);
@@ -47,7 +49,7 @@ pub(super) fn deadline(stage: &mut Stage<'_>) -> Outcome {
 }
 
 pub(super) fn tells_cut(stage: &mut Stage<'_>) -> Outcome {
-    let (told, gone) = held(stage)?;
+    let (told, gone) = held(stage, CUT)?;
     let Some(gone) = gone else { return still_runs(told) };
     let Some(code) = gone.code() else {
         return inconclusive("its exit code cannot be seen: it is not the tester's child");
@@ -55,7 +57,7 @@ pub(super) fn tells_cut(stage: &mut Stage<'_>) -> Outcome {
     let stop = &stage.adapter.stop;
     if stop.exit.contains(&code) {
         return fail(format!(
-            "it cut a request and exited with code {code}, as after a clean stop"
+            "it cut {CUT} requests and exited with code {code}, as after a clean stop"
         ));
     }
     if !stop.forced_exit.is_empty() && !stop.forced_exit.contains(&code) {
@@ -65,17 +67,35 @@ pub(super) fn tells_cut(stage: &mut Stage<'_>) -> Outcome {
     }
     let _ = stage.service().target().whole_stderr(SOON);
     let log = output(stage);
-    // A clean stop's log, to compare with: what is said of a cut must be more.
+    // What a clean stop says is no word about a cut.
     stage.start()?;
     stage.stop()?;
     stage.wait_gone(stage.exit_limit());
     let _ = stage.service().target().whole_stderr(SOON);
-    match log.lines().count() > output(stage).lines().count() {
-        true => pass(format!("it exited with code {code} and logged it")),
-        false => {
-            fail(format!("it exited with code {code} and logged no more than at a clean stop"))
-        }
+    match cut_line(&log, &output(stage), CUT) {
+        Some(line) => pass(format!("it exited with code {code} and says: {}", line.trim())),
+        None => fail(format!("it exited with code {code}, and no line says that {CUT} were cut")),
     }
+}
+
+/// The line of `log` that `clean` has not and that has this number in it, but not as a time: those differ from stop to
+/// stop.
+fn cut_line<'l>(log: &'l str, clean: &str, count: usize) -> Option<&'l str> {
+    const UNITS: [&str; 7] = ["ms", "s", "us", "ns", "sec", "seconds", "milliseconds"];
+    let count = count.to_string();
+    let has_count = |line: &&str| {
+        let is_part = |c: char| c.is_alphanumeric() || c == '.' || c == ':';
+        let words: Vec<&str> = line
+            .split(|c: char| !is_part(c))
+            .map(|word| word.trim_matches(['.', ':']))
+            .filter(|word| !word.is_empty())
+            .collect();
+        (0..words.len()).any(|at| {
+            let is_time = words.get(at + 1).is_some_and(|next| UNITS.contains(next));
+            words[at] == count && !is_time
+        })
+    };
+    log.lines().filter(has_count).find(|line| clean.lines().all(|other| other != *line))
 }
 
 /// Everything the server wrote so far.
@@ -148,5 +168,23 @@ pub(super) fn signal_storm(stage: &mut Stage<'_>) -> Outcome {
         (true, _) => pass(format!("{STORM} signals, and it exited {} later", milliseconds(took))),
         (false, 1) => pass(format!("{STORM} signals counted as one: the request was answered")),
         (false, _) => fail(format!("the request was lost: {}", losses(&wires.fates()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut_line;
+
+    #[test]
+    fn a_line_counts_only_with_the_number_of_those_that_were_cut() {
+        let clean = "stopped: 0 requests cut\nclosed after 3 ms\n";
+        assert_eq!(
+            cut_line("stopped: 3 requests cut\n", clean, 3),
+            Some("stopped: 3 requests cut")
+        );
+        assert_eq!(cut_line("closed after 3 ms\n", clean, 3), None);
+        assert_eq!(cut_line("stopped at 13:33:03\nwaited 3.5 s\n", clean, 3), None);
+        assert_eq!(cut_line("closed the database in 3 ms\n", clean, 3), None);
+        assert_eq!(cut_line("something was cut\n", clean, 3), None);
     }
 }

@@ -202,8 +202,8 @@ pub(super) fn addresses(stage: &mut Stage<'_>) -> Outcome {
     let change = change.ok_or_else(|| Fault("there is no changed configuration".to_owned()))?;
     let path = stage.service().directory().join(&change.file);
     let (before, more) = (fs::read_to_string(&path)?, stage.service().put_in(&change.more));
-    let admin = stage.service().admin;
-    let taken = TcpListener::bind(admin)?;
+    let address = stage.service().more;
+    let taken = TcpListener::bind(address)?;
     fs::write(&path, &more)?;
     let refused = stage.try_upgrade_within(Duration::from_secs(2))?;
     if stage.ask(&stage.fast()).is_err() {
@@ -216,7 +216,7 @@ pub(super) fn addresses(stage: &mut Stage<'_>) -> Outcome {
     if let Some(why) = stage.try_upgrade()?.failed {
         return fail(format!("with one more address, which is free, the upgrade fails: {why}"));
     }
-    if Wire::connect(&admin.into()).is_err() {
+    if Wire::connect(&address.into()).is_err() {
         return fail("the address that was added is not served");
     }
     fs::write(&path, &before)?;
@@ -224,7 +224,7 @@ pub(super) fn addresses(stage: &mut Stage<'_>) -> Outcome {
         return fail(format!("with one address fewer the upgrade fails: {why}"));
     }
     let deadline = Instant::now() + stage.exit_limit();
-    while Wire::connect(&admin.into()).is_ok() {
+    while Wire::connect(&address.into()).is_ok() {
         if Instant::now() >= deadline {
             return fail("the address that was removed is still served");
         }

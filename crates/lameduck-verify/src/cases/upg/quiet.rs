@@ -1,7 +1,7 @@
 //! Upgrades that no client notices.
 
 use crate::adapter::Adapter;
-use crate::address::Place;
+use crate::address::{Place, Scheme};
 use crate::case::{Fault, Outcome, fail, inconclusive, pass};
 use crate::fate::{Fate, Tally};
 use crate::load::{Load, Mode};
@@ -19,10 +19,18 @@ const UPGRADES_LEAST: usize = 30;
 const SETTLE: Duration = Duration::from_millis(150);
 /// Connections in a queue.
 const QUEUED: usize = 50;
+/// New connections a second while the service is upgraded: an open loop, so that whoever waits is counted with what it
+/// waited, and few enough that a small machine can be upgraded beside it.
+const RATE: f64 = 2000.0;
+/// Clients that see how many a second there can be, and the part of it that leaves room for a successor's start.
+const CLIENTS: usize = 16;
+const BEARABLE: f64 = 0.5;
+/// Connections that may be open at a time.
+const AT_ONCE: usize = 256;
 /// Between two upgrades of a storm.
 const STORM_PAUSE: Duration = Duration::from_millis(100);
-/// Upgrades of a storm.
-const STORM: usize = 30;
+/// Upgrades of a storm: ten a second for ten seconds.
+const STORM: usize = 100;
 /// How long after a storm the service may take to be its usual self.
 const STORM_OVER: Duration = Duration::from_secs(10);
 /// Upgrades while each request is counted.
@@ -97,8 +105,18 @@ fn judged(seen: &Tally, done: usize) -> Outcome {
 
 pub(super) fn new_connections(stage: &mut Stage<'_>) -> Outcome {
     begin(stage)?;
-    let load = stage.load(stage.fast(), Mode::NewConnection);
-    under(stage, &load)
+    // What runs already may be far away, and the open loop speaks no TLS.
+    if is_running(stage.adapter) || stage.fast().scheme == Scheme::Https {
+        let load = stage.load(stage.fast(), Mode::NewConnection);
+        return under(stage, &load);
+    }
+    let rate = stage.bearable_rate(RATE, CLIENTS, BEARABLE)?;
+    let load = stage.open_load(rate, AT_ONCE);
+    let (seen, done) = stage.under_open_load(&load, |stage| upgrades(stage, UPGRADES))?;
+    if let Some(blind) = stage.open_control(&load)? {
+        return blind;
+    }
+    judged(&seen, done)
 }
 
 pub(super) fn kept_connections(stage: &mut Stage<'_>) -> Outcome {

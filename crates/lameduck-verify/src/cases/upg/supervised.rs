@@ -1,6 +1,5 @@
 //! Upgrades under a service manager or a supervisor.
 
-use super::quiet::begin;
 use crate::adapter::Supervisor;
 use crate::case::{Fault, Outcome, fail, inconclusive, pass, skip};
 use crate::load::Mode;
@@ -126,9 +125,12 @@ pub(super) fn notified_failure(stage: &mut Stage<'_>) -> Outcome {
     }
 }
 
-fn supervisor(stage: &mut Stage<'_>) -> Result<(Supervisor, u32), Fault> {
+/// The server under its supervisor, and the process that this is.
+fn supervised(stage: &mut Stage<'_>) -> Result<(Supervisor, u32), Fault> {
     let declared = stage.adapter.supervisor.clone();
     let declared = declared.ok_or_else(|| Fault("there is no supervisor".to_owned()))?;
+    let command = declared.command.clone().map(|command| command.0);
+    stage.start_as(Launch { command, ..Launch::default() })?;
     let file = declared.pid_file.as_ref().map(|file| stage.service().file(file));
     let pid = file.and_then(|file| crate::stage::read_pid(&file));
     let pid = pid.unwrap_or_else(|| stage.service().target().pid());
@@ -143,8 +145,7 @@ fn send(pid: u32, signal: Signal) {
 }
 
 pub(super) fn supervisor_killed(stage: &mut Stage<'_>) -> Outcome {
-    begin(stage)?;
-    let (declared, pid) = supervisor(stage)?;
+    let (declared, pid) = supervised(stage)?;
     let port = stage.service().address.port();
     let load = stage.load(stage.fast(), Mode::NewConnection);
     let (seen, restarted) = stage.under_load(&load, |stage| {
@@ -172,8 +173,7 @@ pub(super) fn supervisor_killed(stage: &mut Stage<'_>) -> Outcome {
 }
 
 pub(super) fn supervisor_upgraded(stage: &mut Stage<'_>) -> Outcome {
-    begin(stage)?;
-    let (declared, pid) = supervisor(stage)?;
+    let (declared, pid) = supervised(stage)?;
     if declared.upgrade_signal.is_none() && declared.upgrade_command.is_none() {
         return skip("the target does not declare how its supervisor is upgraded");
     }

@@ -49,6 +49,8 @@ pub(super) struct Engine {
     idle: VecDeque<usize>,
     /// Places without a connection.
     free: Vec<usize>,
+    /// Places whose socket was not read to its end.
+    unread: Vec<usize>,
     /// Intended times of requests that wait for a connection.
     waiting: VecDeque<Instant>,
     ledger: Ledger,
@@ -70,6 +72,7 @@ impl Engine {
             traced: vec![(None, now); load.connections],
             idle: VecDeque::new(),
             free: (0..load.connections).rev().collect(),
+            unread: Vec::new(),
             waiting: VecDeque::new(),
             ledger: Ledger::new(now, recording),
             lag,
@@ -145,12 +148,18 @@ impl Engine {
                 break;
             }
             let until = next.map_or(sweep, |next| next.min(sweep));
-            let left = until.saturating_duration_since(Instant::now());
+            let left = match self.unread.is_empty() {
+                true => until.saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
             events.clear();
             let left = Timespec::try_from(left).ok();
             match epoll::wait(&self.poller, spare_capacity(&mut events), left.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
+            }
+            for place in std::mem::take(&mut self.unread) {
+                self.happened(place, &mut buffer);
             }
             for event in &events {
                 let data = event.data;
@@ -274,6 +283,9 @@ impl Engine {
         }
         let end = wire.wants_to_write().then(|| wire.write()).flatten();
         let end = end.or_else(|| wire.read(buffer));
+        if end.is_none() && wire.has_more() && !self.unread.contains(&place) {
+            self.unread.push(place);
+        }
         self.ended(place, end)
     }
 

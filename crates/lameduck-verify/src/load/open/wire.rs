@@ -13,6 +13,9 @@ use std::time::Instant;
 /// What is read at once of a connection that was reset while a request was written.
 const LAST_BYTES: usize = 4096;
 
+/// So often a connection is read before another has its turn.
+const READS: usize = 8;
+
 /// A connection, and the request on it.
 pub(super) struct Wire {
     socket: Socket,
@@ -27,6 +30,7 @@ pub(super) struct Wire {
     pub(super) requests: u64,
     /// Nothing was ever read or written: a connection under way.
     is_connecting: bool,
+    has_more: bool,
 }
 
 /// What became of the request on a wire.
@@ -66,6 +70,7 @@ impl Wire {
             written: 0,
             requests: 0,
             is_connecting,
+            has_more: false,
         })
     }
 
@@ -126,9 +131,11 @@ impl Wire {
         self.is_connecting || (self.written < self.rest.len() && !self.reset.is_set())
     }
 
-    /// Reads what is there.
+    /// Reads what is there, but no more than [`READS`] times: a server that never stops writing is not to hold the others
+    /// up. Whether there may be more is told by [`has_more`](Wire::has_more).
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<End> {
-        loop {
+        self.has_more = false;
+        for _ in 0..READS {
             let count = match self.socket.read(buffer) {
                 Ok(0) => return Some(self.stopped("end of file")),
                 Ok(count) => count,
@@ -149,6 +156,13 @@ impl Wire {
                 Ok(_) => {}
             }
         }
+        self.has_more = true;
+        None
+    }
+
+    /// The last read did not empty the socket, which will not be told of again.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
     }
 
     fn completed(&self, alone: bool) -> End {

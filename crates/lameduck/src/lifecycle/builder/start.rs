@@ -37,6 +37,20 @@ use crate::upgrade::{Parts, Upgrades};
 use crate::work::Registry;
 
 impl Builder {
+    /// Looks whether these settings can be used, and does nothing else: what [`start`](Builder::start) looks at first.
+    ///
+    /// # Errors
+    ///
+    /// When the lame duck does not fit into the grace period, a probe has no path, or the directory of the control socket
+    /// is not this user's alone.
+    pub fn validate(&self) -> Result<(), Error> {
+        fits(self.grace, self.lame_duck, Duration::ZERO)?;
+        self.probe.as_deref().map_or(Ok(()), super::upgrades::is_path)?;
+        let Some(control) = &self.control else { return Ok(()) };
+        Place::look(control)
+            .map_err(|error| Error::io(USE_CONTROL, control.display().to_string(), error))
+    }
+
     /// Starts the life: signals and deadline are armed when it returns, and nothing is accepted yet.
     ///
     /// # Errors
@@ -48,7 +62,7 @@ impl Builder {
     /// not there.
     pub fn start(self) -> Result<Lifecycle, Error> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::no_runtime())?;
-        fits(self.grace, self.lame_duck, Duration::ZERO)?;
+        self.validate()?;
         let Voices { scope, signals, log, notifier } = self.voices();
         signals.check()?;
         let joined = self.join()?;
@@ -58,8 +72,7 @@ impl Builder {
         let registry = Registry::new();
         let resources = Arc::new(Resources::default());
         let accept_errors = Arc::new(AcceptErrors::default());
-        let drain = CancellationToken::new();
-        let picked_up = Arc::new(AtomicU64::new(0));
+        let (drain, picked_up) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let sign = Sign::new();
         let readiness = sign.readiness();
         let handover = Arc::new(Handover::default());
@@ -79,6 +92,7 @@ impl Builder {
                 program: this_program()?,
                 own: joined.generation,
                 succession: succession.clone(),
+                before: self.before(),
                 respawned: joined.respawned,
             }),
             None => None,
@@ -131,6 +145,7 @@ impl Builder {
             readiness,
             handover,
             states,
+            checks: crate::lifecycle::check::Checks::default(),
             #[cfg(feature = "rustls023")]
             tickets: std::sync::Mutex::default(),
             succession,
@@ -156,6 +171,7 @@ impl Builder {
             age: self.age,
             close_frames: self.close_frames,
             version: self.version,
+            probe: self.probe,
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Input {
     Admitted(Inventory),
     /// The answer to [`Action::AskToAdmit`]: no. Later, until the successor accepts: this process stops.
     TurnedAway(Why),
+    /// The answer to [`Action::Probe`]: it was answered with 2xx, or what happened instead, for people.
+    Probed(Result<(), String>),
     /// The answer to [`Action::SaveState`]. The driver keeps the descriptors.
     StateSaved(Vec<SavedState>),
     /// The answer to [`Action::SaveState`]: it can't be done.
@@ -47,6 +49,11 @@ pub enum Action {
     AskToAdmit(Hello),
     /// Tell the operator what the successor does.
     Progress(String),
+    /// Send a [`Message::Probe`] and ask over its socket.
+    Probe {
+        /// What for.
+        path: String,
+    },
     /// Write the states down.
     SaveState,
     /// The successor accepts: close the gate by hand-over. It serves these names and bound these addresses.
@@ -71,6 +78,8 @@ pub enum Bound {
     Hello,
     /// [`Limits::takeover`], extended up to [`Limits::longest`].
     Takeover,
+    /// [`Limits::probe`].
+    Probe,
     /// [`Limits::state`].
     State,
     /// [`Limits::accepting`].

@@ -67,7 +67,7 @@ macro_rules! law {
 /// Beyond the longest way to a state that no shorter way leads to: this is every order there is.
 const LENGTH: usize = 16;
 
-const MESSAGES: [&[&str]; 12] = [
+const MESSAGES: [&[&str]; 14] = [
     &["Hello"],
     &["Hello", "newer"],
     &["Refuse"],
@@ -75,6 +75,8 @@ const MESSAGES: [&[&str]; 12] = [
     &["Status"],
     &["Ready"],
     &["Ready", "wrong"],
+    &["Ready", "probed"],
+    &["Probe"],
     &["Accepting"],
     &["Commit"],
     &["Resume"],
@@ -95,6 +97,8 @@ fn why() -> Why {
 struct Given {
     asked: bool,
     admitted: bool,
+    probing: bool,
+    answered: bool,
     saving: bool,
     ready: bool,
     committed: bool,
@@ -134,6 +138,7 @@ impl Watched for WatchedPredecessor {
         let given = &mut self.given;
         let possible = match input {
             Input::Admitted(_) => given.asked && !given.admitted,
+            Input::Probed(_) => given.probing && !given.answered,
             Input::StateSaved(_) | Input::StateNotSaved(_) => given.saving && !given.committed,
             Input::Resumed => given.lost && !given.resumed,
             Input::Confirmed | Input::NoWayBack => given.accepting,
@@ -146,6 +151,7 @@ impl Watched for WatchedPredecessor {
         }
         match input {
             Input::Admitted(_) => given.admitted = true,
+            Input::Probed(_) => given.answered = true,
             Input::Resumed => given.resumed = true,
             Input::Gone => given.gone = true,
             Input::Received(Message::Ready(_)) => given.ready = true,
@@ -196,8 +202,14 @@ impl Given {
                 law!(!self.asked, "asks twice");
                 self.asked = true;
             }
+            Action::Probe { .. } => {
+                law!(self.admitted && !self.probing && !self.saving, "probes out of place");
+                self.probing = true;
+            }
             Action::SaveState => {
                 law!(self.admitted && !self.saving, "saves out of place");
+                let well = *input == Input::Probed(Ok(()));
+                law!(!self.probing || well, "3: goes on without a good answer");
                 self.saving = true;
             }
             Action::SuccessorAccepting(_) => {
@@ -264,6 +276,8 @@ fn no_order_of_inputs_breaks_an_invariant_of_the_predecessor() {
         Input::Unsent("full".to_owned()),
         Input::Admitted(inventory()),
         Input::TurnedAway(why()),
+        Input::Probed(Ok(())),
+        Input::Probed(Err("answered 500".to_owned())),
         Input::StateSaved(vec![state("counter")]),
         Input::StateNotSaved(why()),
         Input::Resumed,
@@ -370,6 +384,7 @@ impl Taken {
                 }
                 self.accept = true;
             }
+            Action::Answer => law!(self.ready && !self.accept, "answers a probe out of place"),
             Action::Adopt(_) => law!(self.said_accepting, "adopts before it accepts"),
             Action::PredecessorLost => law!(self.gone, "misses nobody"),
             Action::Confirmed => law!(self.said_accepting, "confirms nothing"),
@@ -425,6 +440,7 @@ fn no_limit_is_too_long() {
         offer: Duration::MAX,
         takeover: Duration::MAX,
         longest: Duration::MAX,
+        probe: Duration::MAX,
         state: Duration::MAX,
         commit: Duration::MAX,
         accepting: Duration::MAX,
@@ -435,7 +451,8 @@ fn no_limit_is_too_long() {
     for input in [
         predecessor::Input::Received(Message::Hello(hello(1, 1))),
         predecessor::Input::Admitted(inventory()),
-        predecessor::Input::Received(Message::Ready(ready(&["http"], &["admin"]))),
+        predecessor::Input::Received(message(&["Ready", "probed"]).unwrap()),
+        predecessor::Input::Probed(Ok(())),
         predecessor::Input::StateSaved(Vec::new()),
     ] {
         machine.handle(now, input);

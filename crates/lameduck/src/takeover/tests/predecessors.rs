@@ -41,6 +41,8 @@ fn input(words: &[&str]) -> Input {
             Input::Admitted(inventory)
         }
         ["turned-away"] => Input::TurnedAway(Why::new(Reason::NotServing, "")),
+        ["answered"] => Input::Probed(Ok(())),
+        ["answered", "badly"] => Input::Probed(Err("answered 500".to_owned())),
         ["saved"] => Input::StateSaved(vec![state("counter")]),
         ["not-saved"] => Input::StateNotSaved(Why::new(Reason::State, "")),
         ["resumed"] => Input::Resumed,
@@ -57,6 +59,7 @@ fn word(action: &Action) -> String {
         Action::Send(message) => message_word(message),
         Action::AskToAdmit(_) => "ask".to_owned(),
         Action::Progress(text) => format!("progress({text})"),
+        Action::Probe { path } => format!("probe({path})"),
         Action::SaveState => "save".to_owned(),
         Action::SuccessorAccepting(ready) => {
             format!("accepting(uses:{},drops:{})", ready.used.join(","), ready.dropped.join(","))
@@ -87,6 +90,62 @@ fn a_successor_takes_over() {
         5400ms gone -> close | over
         ",
     );
+}
+
+#[test]
+fn a_successor_that_answers_its_probe_well_takes_over() {
+    check(
+        "
+        1ms Hello -> ask | until 10ms hello
+        1ms admitted -> Offer | until 601ms takeover
+        300ms Ready probed -> probe(/health) | until 340ms probe
+        310ms Status -> progress(warming) | until 340ms probe
+        330ms answered -> save | until 380ms state
+        331ms answered badly -> | until 380ms state
+        332ms saved -> Commit | until 402ms accepting
+        ",
+    );
+}
+
+#[test]
+fn a_successor_that_does_not_answer_its_probe_well_is_sent_away() {
+    let probed = "
+        1ms Hello -> ask | until 10ms hello
+        1ms admitted -> Offer | until 601ms takeover
+        300ms Ready probed -> probe(/health) | until 340ms probe
+        ";
+    for (then, comes) in [
+        ("310ms answered badly", "Refuse(Failed) failed(Failed) close | over"),
+        ("340ms tick", "Refuse(TimedOut) failed(TimedOut) close | over"),
+        ("310ms gone", "failed(Failed) close | over"),
+        ("310ms Refuse", "failed(Failed) close | over"),
+        ("310ms garbage", "Refuse(Unexpected) failed(Unexpected) close | over"),
+        ("310ms Accepting", "Refuse(Unexpected) failed(Unexpected) close | over"),
+        ("310ms turned-away", "Refuse(NotServing) failed(NotServing) close | over"),
+    ] {
+        check(&format!("{probed}\n{then} -> {comes}\n400ms answered -> | over"));
+    }
+}
+
+#[test]
+fn a_bad_answer_is_told_with_the_generation_the_path_and_the_bound() {
+    let said = |last: Input| {
+        let start = Instant::now();
+        let mut machine = Predecessor::new(start, limits());
+        for words in [&["Hello"][..], &["admitted"], &["Ready", "probed"]] {
+            machine.handle(start, input(words));
+        }
+        machine.handle(start + super::ms(40), last);
+        let told = std::iter::from_fn(|| machine.poll_action());
+        let mut failed = told.filter_map(|action| match action {
+            Action::Failed(why) => Some(why.text),
+            _ => None,
+        });
+        failed.next().unwrap_or_default()
+    };
+    let bad = Input::Probed(Err("answered 500 Oh No".to_owned()));
+    assert_eq!(said(bad), "generation 2 answered 500 Oh No to GET /health");
+    assert_eq!(said(Input::Tick), "generation 2 gave no answer in 40ms to GET /health");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn word(action: &Action) -> String {
         Action::Accept { states, predecessor: Presence::Lost } => {
             format!("accept-late({})", states.len())
         }
+        Action::Answer => "answer".to_owned(),
         Action::Adopt(_) => "adopt".to_owned(),
         Action::PredecessorLost => "predecessor-lost".to_owned(),
         Action::Confirmed => "confirmed".to_owned(),
@@ -80,6 +81,7 @@ fn a_takeover_goes_through_every_step() {
         2ms Offer rest -> initialise(2) |
         100ms status -> Status |
         200ms ready -> Ready | until 350ms commit
+        200ms Probe -> answer | until 350ms commit
         201ms Commit -> accept(1) |
         202ms accepting -> Accepting | probation
         203ms Connection -> adopt | probation

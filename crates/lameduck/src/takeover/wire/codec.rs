@@ -10,9 +10,9 @@ use super::message::{
 };
 use super::{
     HEADER, MAGIC, MAX_ADDED, MAX_ADDRESS, MAX_ARGUMENT, MAX_ARGUMENTS, MAX_DESCRIPTORS, MAX_FRAME,
-    MAX_KINDS, MAX_LISTENERS, MAX_NAME, MAX_PROGRAM, MAX_REPLY, MAX_SESSION, MAX_SPILLED,
-    MAX_STATE_SIZE, MAX_STATES, MAX_TEXT, MAX_UNREAD, MAX_VERB, OPTIONAL_FRAME, PROTOCOLS,
-    Received,
+    MAX_INHERITED, MAX_KINDS, MAX_LISTENERS, MAX_NAME, MAX_PROBE, MAX_PROGRAM, MAX_REPLY,
+    MAX_SESSION, MAX_SPILLED, MAX_STATE_SIZE, MAX_STATES, MAX_TEXT, MAX_UNREAD, MAX_VERB,
+    OPTIONAL_FRAME, PROTOCOLS, Received,
 };
 
 /// The longest extension a [`Status`] can ask for, in milliseconds; who grants it has a limit of its own.
@@ -36,8 +36,11 @@ pub(super) fn encode(message: &Message, protocol: u16) -> Result<Vec<u8>, Error>
     frame.extend((needs as u16).to_le_bytes());
     frame.extend((fields.len() as u32).to_le_bytes());
     frame.extend(fields);
-    debug_assert!(frame.len() <= MAX_FRAME, "the limits of {} allow too much", kind.name());
-    Ok(frame)
+    match frame.len() {
+        // Only where many listeners have long names of a service manager's.
+        has if has > MAX_FRAME => Err(Error::Long { has }),
+        _ => Ok(frame),
+    }
 }
 
 /// A predecessor can do without a status, so a later version may drop it.
@@ -48,6 +51,7 @@ fn flags(kind: Kind) -> u16 {
         | Kind::Refuse
         | Kind::Offer
         | Kind::Ready
+        | Kind::Probe
         | Kind::Commit
         | Kind::Accepting
         | Kind::Connection
@@ -122,7 +126,7 @@ fn write(message: &Message, to: &mut Writer) -> Result<(), Error> {
         Message::Connection(connection) => connection.write(to),
         Message::Command(command) => command.write(to),
         Message::Reply(reply) => reply.write(to),
-        Message::Accepting | Message::Drained | Message::Final => Ok(()),
+        Message::Probe | Message::Accepting | Message::Drained | Message::Final => Ok(()),
     }
 }
 
@@ -133,6 +137,7 @@ fn read(kind: Kind, from: &mut Reader<'_>) -> Result<Message, Error> {
         Kind::Offer => Message::Offer(Offer::read(from)?),
         Kind::Status => Message::Status(Status::read(from)?),
         Kind::Ready => Message::Ready(Ready::read(from)?),
+        Kind::Probe => Message::Probe,
         Kind::Commit => Message::Commit(Commit::read(from)?),
         Kind::Accepting => Message::Accepting,
         Kind::Connection => Message::Connection(Connection::read(from)?),
@@ -254,11 +259,20 @@ impl Listener {
     const NAME: Field = Field::required(1, "listener name");
     const SOCKET: Field = Field::required(2, "listener socket");
     const ADDRESS: Field = Field::required(3, "listener address");
+    const SHARED: Field = Field::optional(4, "listener is shared");
+    const INHERITED: Field = Field::optional(5, "inherited as");
 
     fn write(&self, to: &mut Writer) -> Result<(), Error> {
         to.name(Self::NAME, &self.name, MAX_NAME)?;
         to.u8(Self::SOCKET, self.socket.code());
-        to.name(Self::ADDRESS, &self.address, MAX_ADDRESS)
+        to.name(Self::ADDRESS, &self.address, MAX_ADDRESS)?;
+        if self.shared {
+            to.u8(Self::SHARED, 1);
+        }
+        match &self.inherited {
+            Some(name) => to.text(Self::INHERITED, name, MAX_INHERITED),
+            None => Ok(()),
+        }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Listener, Error> {
@@ -266,7 +280,13 @@ impl Listener {
         let code = from.u8(Self::SOCKET)?;
         let socket =
             Socket::from_code(code).ok_or_else(|| from.value(Self::SOCKET, code.into()))?;
-        Ok(Listener { name, socket, address: from.name(Self::ADDRESS, MAX_ADDRESS)? })
+        Ok(Listener {
+            name,
+            socket,
+            address: from.name(Self::ADDRESS, MAX_ADDRESS)?,
+            shared: from.maybe_flag(Self::SHARED)?,
+            inherited: from.maybe_text(Self::INHERITED, MAX_INHERITED)?,
+        })
     }
 }
 
@@ -326,13 +346,15 @@ impl Ready {
     const DROPPED: Field = Field::required(2, "dropped name");
     const ADDED: Field = Field::required(3, "added address");
     const SESSION: Field = Field::optional(4, "session kind");
+    const PROBE: Field = Field::optional(5, "probe path");
 
     fn write(&self, to: &mut Writer) -> Result<(), Error> {
         to.names(Self::USED, &self.used, MAX_LISTENERS, MAX_NAME)?;
         let left = MAX_LISTENERS - self.used.len();
         to.names(Self::DROPPED, &self.dropped, left, MAX_NAME)?;
         to.names(Self::ADDED, &self.added, MAX_ADDED, MAX_ADDRESS)?;
-        to.records(Self::SESSION, &self.sessions, MAX_KINDS, |to, kind| kind.write(to))
+        to.records(Self::SESSION, &self.sessions, MAX_KINDS, |to, kind| kind.write(to))?;
+        to.names(Self::PROBE, self.probe.as_slice(), 1, MAX_PROBE)
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Ready, Error> {
@@ -343,6 +365,7 @@ impl Ready {
             dropped: from.names(Self::DROPPED, left, MAX_NAME)?,
             added: from.names(Self::ADDED, MAX_ADDED, MAX_ADDRESS)?,
             sessions: from.records(Self::SESSION, MAX_KINDS, Readable::read)?,
+            probe: from.names(Self::PROBE, 1, MAX_PROBE)?.pop(),
         })
     }
 }

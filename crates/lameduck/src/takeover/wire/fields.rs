@@ -202,6 +202,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Not there is no.
+    pub(super) fn maybe_flag(&mut self, field: Field) -> Result<bool, Error> {
+        match self.maybe(field)? {
+            None | Some([0]) => Ok(false),
+            Some([1]) => Ok(true),
+            Some([found]) => Err(self.value(field, (*found).into())),
+            Some(value) => self.sized::<1>(field, value).map(|_| false),
+        }
+    }
+
+    pub(super) fn maybe_text(
+        &mut self,
+        field: Field,
+        most: usize,
+    ) -> Result<Option<String>, Error> {
+        let Some(value) = self.maybe(field)? else { return Ok(None) };
+        self.to_text(field, value, most).map(Some)
+    }
+
     pub(super) fn u16(&mut self, field: Field) -> Result<u16, Error> {
         let value = self.one(field)?;
         self.sized(field, value).map(u16::from_le_bytes)

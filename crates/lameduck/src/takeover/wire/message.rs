@@ -16,6 +16,8 @@ pub enum Message {
     Status(Status),
     /// Successor: I could serve now.
     Ready(Ready),
+    /// Predecessor: answer the request that comes over the socket beside this frame, as a client would be answered.
+    Probe,
     /// Predecessor: accept.
     Commit(Commit),
     /// Successor: I accept. Only now the predecessor stops accepting.
@@ -54,6 +56,7 @@ pub enum Kind {
     Resume = 10,
     Rollback = 11,
     Final = 12,
+    Probe = 13,
     Command = 32,
     Reply = 33,
 }
@@ -195,6 +198,10 @@ pub struct Listener {
     pub socket: Socket,
     /// Where it listens, for people and for telling two of one name apart.
     pub address: String,
+    /// Somebody else holds the socket as well, and goes on when this service stops.
+    pub shared: bool,
+    /// The name that a service manager passed it under.
+    pub inherited: Option<String>,
 }
 
 /// The kind of a listening socket.
@@ -237,6 +244,8 @@ pub struct Ready {
     pub added: Vec<String>,
     /// The sessions it goes on with. A successor of before this was told says none, and none is sent to it.
     pub sessions: Vec<Readable>,
+    /// The path that has to be answered with 2xx before the commit. A predecessor of before this was told asks nothing.
+    pub probe: Option<String>,
 }
 
 /// A kind of session, and the versions of its state that can be read.
@@ -314,6 +323,7 @@ impl Message {
             Message::Offer(_) => Kind::Offer,
             Message::Status(_) => Kind::Status,
             Message::Ready(_) => Kind::Ready,
+            Message::Probe => Kind::Probe,
             Message::Commit(_) => Kind::Commit,
             Message::Accepting => Kind::Accepting,
             Message::Connection(_) => Kind::Connection,
@@ -330,6 +340,7 @@ impl Message {
     pub fn descriptors(&self) -> usize {
         match self {
             Message::Offer(offer) => offer.listeners.len() + offer.states.len(),
+            Message::Probe => 1,
             Message::Commit(commit) => commit.states.len(),
             Message::Connection(connection) => 1 + usize::from(connection.spilled.is_some()),
             Message::Hello(_)
@@ -348,7 +359,7 @@ impl Message {
 }
 
 impl Kind {
-    const ALL: [Kind; 14] = [
+    const ALL: [Kind; 15] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Offer,
@@ -361,6 +372,7 @@ impl Kind {
         Kind::Resume,
         Kind::Rollback,
         Kind::Final,
+        Kind::Probe,
         Kind::Command,
         Kind::Reply,
     ];
@@ -378,6 +390,7 @@ impl Kind {
             Kind::Offer => "Offer",
             Kind::Status => "Status",
             Kind::Ready => "Ready",
+            Kind::Probe => "Probe",
             Kind::Commit => "Commit",
             Kind::Accepting => "Accepting",
             Kind::Connection => "Connection",
