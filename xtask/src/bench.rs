@@ -14,9 +14,11 @@ mod process;
 mod reloads;
 mod sample;
 mod server;
+mod sockets;
 mod subject;
 mod throughput;
 mod upgrade;
+mod websocket;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -61,6 +63,8 @@ enum Name {
     Client,
     /// An upgrade: the first answer, idle connections, a new version that is killed
     Upgrade,
+    /// WebSockets that move in an upgrade; event streams and WebSockets that end at a stop
+    Sockets,
     /// Upgrades under load beside the reloads of nginx and HAProxy
     Reloads,
 }
@@ -114,6 +118,7 @@ const BENCHES: &[(Name, &str, RunBench)] = &[
     (Name::Exit, "how long an exit takes", exit::run),
     (Name::Client, "requests a second of the clients themselves", clients::run),
     (Name::Upgrade, "one upgrade of lameduck serve", upgrade::run),
+    (Name::Sockets, "websockets and event streams of lameduck serve", sockets::run),
     (Name::Reloads, "upgrades under load", reloads::run),
 ];
 

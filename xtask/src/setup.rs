@@ -78,7 +78,8 @@ const PARTS: &[Part] = &[
 ];
 
 /// Servers and clients written in Python, in an environment of the project's own below the build directory.
-const PYTHON_PACKAGES: &[&str] = &["uvicorn", "gunicorn", "grpcio", "grpcio-health-checking"];
+const PYTHON_PACKAGES: &[&str] =
+    &["uvicorn", "gunicorn", "grpcio", "grpcio-health-checking", "websockets"];
 
 /// Installs what is missing; does nothing at all where nothing is.
 pub fn run() -> Result<()> {

@@ -28,6 +28,9 @@ pub struct AddRequest {
     /// How many numbers to take; none is one.
     #[prost(uint32, tag = "1")]
     pub count: u32,
+    /// Milliseconds to wait before.
+    #[prost(uint32, tag = "2")]
+    pub wait_ms: u32,
 }
 
 /// What a stream sends, and how often.
@@ -81,12 +84,14 @@ impl UnaryService<AddRequest> for Add {
     type Future = BoxFuture<Response<Number>, Status>;
 
     fn call(&mut self, request: tonic::Request<AddRequest>) -> Self::Future {
-        let (counter, count) = (Arc::clone(&self.0), request.get_ref().count);
+        let counter = Arc::clone(&self.0);
+        let AddRequest { count, wait_ms } = request.into_inner();
         Box::pin(async move {
             if count > COUNT_LIMIT {
                 let why = format!("count is {count}; {COUNT_LIMIT} are the most");
                 return Err(Status::invalid_argument(why));
             }
+            tokio::time::sleep(Duration::from_millis(wait_ms.into())).await;
             let mut num = counter.next();
             for _ in 1..count {
                 num = counter.next();

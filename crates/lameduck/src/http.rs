@@ -40,7 +40,7 @@ mod framing;
 mod grpc;
 #[cfg(feature = "rustls023")]
 mod handshake;
-mod ping;
+mod inbound;
 pub mod streams;
 #[cfg(feature = "rustls023")]
 pub mod tls;
@@ -154,7 +154,7 @@ impl Lifecycle {
             lingers: self.lingers(),
             age: self.shared.settings.age,
             moving: self.shared.handover.moving(),
-            sockets: WebSockets::new(self.shared.settings.close_frames.clone()),
+            sockets: WebSockets::new(self.shared.settings.close_frames.clone(), None, self.log()),
         }
     }
 

@@ -316,6 +316,7 @@ impl Lifecycle {
             work: self.shared.registry.items(),
             served: self.shared.registry.served(),
             accept_errors: self.shared.accept_errors.count(),
+            tally: self.shared.registry.counters.tally(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::exit;
 use crate::json::{self, Object};
 use crate::phase::{Cause, Outcome};
 use crate::signals;
-use crate::work::{Counts, WorkItem};
+use crate::work::{Counts, Tally, WorkItem};
 
 /// The account of a stop: what finished, what was cut, and how long each part took.
 ///
@@ -59,6 +59,8 @@ pub struct Report {
     pub unfit: Option<String>,
     /// Accept errors survived since the start.
     pub accept_errors: u64,
+    /// What became of connections outside of the stop, since the start.
+    pub tally: Tally,
     /// How long the async runtime had not answered when it ended; `None` if it answered.
     pub runtime_blocked: Option<Duration>,
 }
@@ -120,6 +122,7 @@ impl Report {
             .array("panics", self.panics.iter().map(|words| json::quoted(words)))
             .optional("unfit", self.unfit.as_deref())
             .number("accept_errors", self.accept_errors)
+            .raw("tally", &self.tally.to_json())
             .optional_millis("runtime_blocked_ms", self.runtime_blocked)
             .end()
     }
@@ -190,6 +193,16 @@ impl fmt::Display for Report {
         }
         if self.accept_errors > 0 {
             writeln!(f, "  accept errors survived: {}", self.accept_errors)?;
+        }
+        let tally = &self.tally;
+        let counts = [
+            (tally.websockets_moved, "websockets moved to a successor"),
+            (tally.websockets_told, "websockets told to go at an upgrade"),
+            (tally.cut_for_age, "connections cut for their age"),
+            (tally.requests_cut_for_age, "requests cut with them"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            writeln!(f, "  {what}: {count}")?;
         }
         if let Some(blocked) = self.runtime_blocked {
             writeln!(

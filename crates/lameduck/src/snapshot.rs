@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::duration::seconds;
 use crate::json::Object;
 use crate::phase::Phase;
-use crate::work::{Counts, WorkItem};
+use crate::work::{Counts, Tally, WorkItem};
 
 /// A service at one moment: its phase and its live work.
 ///
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub served: u64,
     /// Accept errors survived since the start.
     pub accept_errors: u64,
+    /// What became of connections apart from their own ends, since the start.
+    pub tally: Tally,
 }
 
 impl Snapshot {
@@ -53,6 +55,7 @@ impl Snapshot {
             .raw("live", &self.live.to_json())
             .number("served", self.served)
             .number("accept_errors", self.accept_errors)
+            .raw("tally", &self.tally.to_json())
             .array("work", self.work.iter().map(WorkItem::to_json))
             .end()
     }

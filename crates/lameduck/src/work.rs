@@ -12,6 +12,7 @@
 mod clock;
 mod entry;
 mod live;
+mod tally;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +24,8 @@ pub(crate) use clock::Clock;
 pub(crate) use entry::RequestName;
 pub(crate) use entry::{ConnectionGuard, Entry, Hold, Peer, Side};
 pub use live::{Counts, WorkItem, WorkKind};
+use tally::Counters;
+pub use tally::Tally;
 
 /// Shards of the table of connections: enough that accepting on every core rarely meets.
 const SHARDS: usize = 16;
@@ -87,6 +90,8 @@ pub(crate) struct Registry {
     panics: Mutex<Vec<String>>,
     /// What has left the table since the start.
     left: Left,
+    /// What became of connections besides.
+    pub(crate) counters: Counters,
     listener: OnceLock<Listener>,
 }
 
@@ -124,6 +129,7 @@ impl Registry {
             items: Mutex::default(),
             panics: Mutex::default(),
             left: Left::default(),
+            counters: Counters::default(),
             listener: OnceLock::new(),
         })
     }
@@ -302,7 +308,8 @@ impl Registry {
             })
             .sum();
         let all = live + self.served_before.load(Ordering::Relaxed);
-        all.saturating_sub(self.cut_requests.load(Ordering::Relaxed))
+        let cut = self.cut_requests.load(Ordering::Relaxed) + self.counters.requests_cut_for_age();
+        all.saturating_sub(cut)
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -4,6 +4,10 @@
 mod clients;
 #[path = "websockets/closes.rs"]
 mod closes;
+#[path = "websockets/enemies.rs"]
+mod enemies;
+#[path = "websockets/foreign.rs"]
+mod foreign;
 #[path = "websockets/moves.rs"]
 mod moves;
 #[path = "websockets/naive.rs"]

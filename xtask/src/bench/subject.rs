@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -262,6 +262,11 @@ impl Upgradable {
         self.wait(|it| it.answering_version().is_ok_and(|answering| answering >= version))?;
         self.version = version;
         Ok(())
+    }
+
+    /// Waits until the process that was started first is gone; how it ended.
+    pub fn exit(&mut self) -> Result<ExitStatus> {
+        self.process.exit_within(BOUND)
     }
 
     pub fn answering_version(&self) -> Result<u32> {

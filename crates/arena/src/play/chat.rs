@@ -41,7 +41,8 @@ pub(super) fn serve(life: &Lifecycle) -> Result<WebSockets, Error> {
                     let number = guests.fetch_add(1, Ordering::Relaxed);
                     let name = named(request.uri.query())
                         .unwrap_or_else(|| format!("guest {generation}.{number}"));
-                    Some(Member { name, seen: latest.saturating_sub(SHOWN_AT_FIRST) })
+                    let seen = seen(request.uri.query(), latest, room.given_out());
+                    Some(Member { name, seen: seen.max(room.before_all()) })
                 }
             };
             if let Some(member) = member {
@@ -49,6 +50,15 @@ pub(super) fn serve(life: &Lifecycle) -> Result<WebSockets, Error> {
             }
         }
     })
+}
+
+/// The last number it has, in `after=…`, so that one who comes back misses nothing; who is new is shown a little.
+fn seen(query: Option<&str>, latest: u64, given_out: u64) -> u64 {
+    let value =
+        query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("after=")));
+    let after = value.and_then(|value| value.parse().ok());
+    // Nobody is ahead of what was given out, unless the room began anew; of what is known here one may be, after a rollback.
+    after.unwrap_or_else(|| latest.saturating_sub(SHOWN_AT_FIRST)).min(given_out)
 }
 
 /// The name in `name=…`, with `%20` and `+` for a space and nothing else that is encoded.
@@ -71,9 +81,7 @@ impl Member {
         socket.label(&self.name);
         let (_, mut news) = room.ready().await;
         // One who was in the room before its history begins sees it from there.
-        if room.after(self.seen).is_none() {
-            self.seen = news.borrow().unwrap_or(0);
-        }
+        self.seen = self.seen.max(room.before_all());
         loop {
             let Some(lines) = room.after(self.seen) else {
                 return socket.close(TRY_AGAIN_LATER, "you read too slowly").await;

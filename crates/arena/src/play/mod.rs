@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /match` | a WebSocket: one side of a game of dots and boxes ([`boxes`]) |
-//! | `GET /chat?name=NAME` | a WebSocket: a member of the room ([`room`]) |
+//! | `GET /chat?name=NAME&after=SEQ` | a WebSocket: a member of the room ([`room`]), who has seen it up to SEQ |
 //! | `GET /game`, `GET /room` | a page for each |
 
 pub mod boxes;

@@ -8,9 +8,11 @@
 //! Invariants:
 //!
 //! 1. Each number is given to one line, by the home of that moment, and there is one home at most: the old one ceases
-//!    before its link is opened, the new one begins when it arrives.
+//!    before its link is opened, the new one begins when it arrives. Only while a version that gives the service back lets
+//!    its members go are there two, which take their numbers from the same memory.
 //! 2. A generation has the lines of its history in the order of their numbers, without a gap.
-//! 3. A relay's process does not end before what its members said has gone up the link.
+//! 3. A number whose line died with the generation that gave it out is told as lost, so that nobody takes the gap for his own.
+//! 4. A relay's process does not end before what its members said has gone up the link.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -46,6 +48,23 @@ pub struct Line {
     pub text: String,
 }
 
+/// In the place of a line that died with the generation that numbered it.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+struct Lost {
+    seq: u64,
+    lost: bool,
+}
+
+fn lost(seq: u64) -> Utf8Bytes {
+    serde_json::to_string(&Lost { seq, lost: true }).expect("a number").into()
+}
+
+/// What every line has.
+#[derive(Deserialize)]
+struct Numbered {
+    seq: u64,
+}
+
 /// Something said, without a number yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Said {
@@ -67,6 +86,31 @@ struct Inner {
     /// As sent to members, in order; the last one has the number `latest`.
     history: VecDeque<Utf8Bytes>,
     latest: u64,
+    /// Said when there was nobody to number it; a line of somebody who came when all others had left.
+    unsaid: Vec<Said>,
+}
+
+impl Inner {
+    /// The numbers up to this one that did not come here are told as lost.
+    fn lose_up_to(&mut self, seq: u64) {
+        let oldest = seq.saturating_sub(HISTORY as u64);
+        if oldest > self.latest {
+            self.latest = oldest;
+            self.history.clear();
+        }
+        while self.latest < seq {
+            self.push(lost(self.latest + 1));
+        }
+    }
+
+    /// The text of the next number.
+    fn push(&mut self, text: Utf8Bytes) {
+        self.history.push_back(text);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        self.latest += 1;
+    }
 }
 
 /// One generation's part of the room.
@@ -99,6 +143,7 @@ impl Room {
                 role: Role::Awaiting,
                 history: VecDeque::new(),
                 latest: home.get(0).load(Ordering::SeqCst),
+                unsaid: Vec::new(),
             }),
             latest: watch::Sender::new(None),
             present: watch::Sender::new(0),
@@ -149,6 +194,17 @@ impl Room {
         Some(inner.history.iter().skip(from).cloned().collect())
     }
 
+    /// The number before the first that is still known.
+    pub(super) fn before_all(&self) -> u64 {
+        let inner = self.lock();
+        inner.latest - inner.history.len() as u64
+    }
+
+    /// The last number that any generation gave out.
+    pub(super) fn given_out(&self) -> u64 {
+        self.home.get(0).load(Ordering::SeqCst)
+    }
+
     /// Says something.
     pub(super) fn say(&self, from: &str, text: &str) {
         self.said(Said { from: from.to_owned(), text: text.to_owned() });
@@ -156,27 +212,29 @@ impl Room {
 
     fn said(&self, said: Said) {
         let mut inner = self.lock();
+        let inner = &mut *inner;
         if let Role::Relay(up) = &inner.role {
-            // Closed only when the successor is lost, and then the role changes with the same lock held.
-            let _ = up.send(said);
+            // The relay has ended, and whoever is home then has not been found out yet.
+            if let Err(unsaid) = up.send(said) {
+                inner.unsaid.push(unsaid.0);
+            }
             return;
         }
-        let line = Line { seq: inner.latest + 1, from: said.from, text: said.text };
-        self.append(&mut inner, &line);
+        // From the memory that all generations share: after a rollback the version that leaves may still have members.
+        let seq = self.home.get(0).fetch_add(1, Ordering::SeqCst) + 1;
+        let line = Line { seq, from: said.from, text: said.text };
+        let text = serde_json::to_string(&line).expect("strings and a number");
+        inner.lose_up_to(seq - 1);
+        self.append(inner, seq, text.into());
     }
 
-    fn append(&self, inner: &mut Inner, line: &Line) {
-        if line.seq <= inner.latest {
+    fn append(&self, inner: &mut Inner, seq: u64, text: Utf8Bytes) {
+        if seq <= inner.latest {
             return;
         }
-        let text = serde_json::to_string(line).expect("strings and a number");
-        inner.history.push_back(text.into());
-        if inner.history.len() > HISTORY {
-            inner.history.pop_front();
-        }
-        inner.latest = line.seq;
-        self.home.get(0).fetch_max(line.seq, Ordering::SeqCst);
-        self.latest.send_replace(Some(line.seq));
+        inner.push(text);
+        self.home.get(0).fetch_max(seq, Ordering::SeqCst);
+        self.latest.send_replace(Some(seq));
     }
 
     fn becomes_home(&self) {
@@ -184,10 +242,7 @@ impl Room {
         inner.role = Role::Home;
         // A generation that was lost may have given out numbers that never came here.
         let given_out = self.home.get(0).load(Ordering::SeqCst);
-        if given_out > inner.latest {
-            inner.latest = given_out;
-            inner.history.clear();
-        }
+        inner.lose_up_to(given_out);
         self.latest.send_replace(Some(inner.latest));
     }
 
@@ -211,8 +266,13 @@ impl Room {
                 // Known before the hand-over is, so that the room goes first.
                 () = life.successor_reads(LINK, VERSION) => {}
                 // One that does not know the room: the members here keep it to themselves.
-                () = self.nobody_is_left(&drain) => return,
+                () = self.nobody_is_left(&drain) => match comes_back(&drain).await {
+                    true => continue,
+                    false => return,
+                },
             }
+            // Looked at from before the room goes, so that it is not missed.
+            let mut comes_back = std::pin::pin!(comes_back(&drain));
             let (up, said) = mpsc::unbounded_channel();
             let before = {
                 let mut inner = self.lock();
@@ -228,24 +288,45 @@ impl Room {
                         let _ = tell.send(relay.relay(stream, said, before, &drain).await);
                     });
                     self.given.send_replace(true);
-                    // Dropped unsent when the process ends by force.
-                    over.await.unwrap_or(Ok(()))
-                }
-                Err(_) => Err(said),
-            };
-            match lost {
-                Ok(()) => return,
-                Err(mut said) => {
-                    self.becomes_home();
-                    self.given.send_replace(false);
-                    said.close();
-                    while let Ok(said) = said.try_recv() {
-                        self.said(said);
+                    let mut over = std::pin::pin!(over);
+                    let mut back = None;
+                    let over = loop {
+                        tokio::select! {
+                            biased;
+                            over = &mut over => break over,
+                            is_back = &mut comes_back, if back.is_none() => back = Some(is_back),
+                        }
+                    };
+                    match over {
+                        Ok(Err(said)) => Some(said),
+                        // All have gone over, or (unsent) the process ends by force. Nobody says anything here any more.
+                        Ok(Ok(())) | Err(_) => {
+                            let is_back = match back {
+                                Some(is_back) => is_back,
+                                None => comes_back.await,
+                            };
+                            if !is_back {
+                                return;
+                            }
+                            None
+                        }
                     }
-                    // The way is closed when its end has been noticed.
-                    tokio::task::yield_now().await;
+                }
+                Err(_) => Some(said),
+            };
+            // The successor is lost, with whatever it said that did not come here.
+            self.becomes_home();
+            self.given.send_replace(false);
+            if let Some(mut said) = lost {
+                said.close();
+                while let Ok(said) = said.try_recv() {
+                    self.said(said);
                 }
             }
+            let unsaid = std::mem::take(&mut self.lock().unsaid);
+            unsaid.into_iter().for_each(|said| self.said(said));
+            // The way is closed when its end has been noticed.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -303,8 +384,9 @@ impl Room {
     }
 
     fn numbered(&self, line: &str) {
-        if let Ok(line) = serde_json::from_str::<Line>(line) {
-            self.append(&mut self.lock(), &line);
+        // Kept as it came: a line, or a number whose line is lost.
+        if let Ok(Numbered { seq }) = serde_json::from_str(line) {
+            self.append(&mut self.lock(), seq, line.into());
         }
     }
 
@@ -316,7 +398,10 @@ impl Room {
         let Some(mut shown) = self.take_room(&mut lines).await else { return };
         let mut news = self.latest.subscribe();
         loop {
-            for line in self.after(shown).unwrap_or_default() {
+            // One that is too far behind is told each number that it cannot be told any more.
+            let known = self.before_all().max(shown);
+            let missed = (shown + 1..=known).map(lost);
+            for line in missed.chain(self.after(known).unwrap_or_default()) {
                 shown += 1;
                 if write.write_all(format!("{line}\n").as_bytes()).await.is_err() {
                     return;
@@ -364,8 +449,51 @@ impl Room {
     }
 }
 
+/// Waits until the service has been given to a successor and comes back; false when this process stops instead.
+async fn comes_back(drain: &Drain) -> bool {
+    let went = drain.asked_for(|asked| asked >= Asked::HandedOver).await;
+    went == Asked::HandedOver
+        && matches!(
+            drain.asked_for(|asked| asked != Asked::HandedOver).await,
+            Asked::Serve | Asked::LameDuck
+        )
+}
+
 /// Waits until nobody may say anything more.
 async fn is_empty(present: &mut watch::Receiver<usize>) {
     // An error is the end of the room.
     let _ = present.wait_for(|present| *present == 0).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(room: &Room, after: u64) -> Vec<String> {
+        room.after(after).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    /// A successor that had the room died with lines that never came back here.
+    #[tokio::test]
+    async fn numbers_that_died_with_their_generation_are_told_as_lost_and_nobody_is_out_of_sight() {
+        let life = Lifecycle::builder().without_signals().start().unwrap();
+        let room = Room::start(&life).unwrap();
+        room.say("ann", "one");
+        room.home.get(0).fetch_max(3, Ordering::SeqCst);
+        room.becomes_home();
+        room.say("ann", "four");
+        let one = r#"{"seq":1,"from":"ann","text":"one"}"#;
+        let four = r#"{"seq":4,"from":"ann","text":"four"}"#;
+        let all = [one, r#"{"seq":2,"lost":true}"#, r#"{"seq":3,"lost":true}"#, four];
+        assert_eq!(shown(&room, 0), all);
+        assert_eq!(shown(&room, 3), [four]);
+        // More than the room remembers: who was there sees it from where it begins.
+        let many = 10 * HISTORY as u64;
+        room.home.get(0).fetch_max(many, Ordering::SeqCst);
+        room.becomes_home();
+        assert_eq!(room.after(4), None);
+        assert_eq!((room.before_all(), shown(&room, many).len()), (many - HISTORY as u64, 0));
+        life.stop();
+        let _ = life.ended().await;
+    }
 }

@@ -132,6 +132,47 @@ fn a_thousand_event_streams_end_behind_an_event_at_a_stop() {
     assert!((MANY * 4 / 10..=MANY * 6 / 10).contains(&early), "{early} of {MANY} come back early");
 }
 
+/// Both kinds at one stop, and what becomes of each is counted. How evenly they ended is printed; a busy machine would make
+/// a bound on it lie, and `cargo xtask bench sockets` measures it on a quiet one.
+#[test]
+fn a_thousand_event_streams_and_a_thousand_websockets_end_in_order_at_one_stop() {
+    let mut service = Service::start(&[&WITH_ADMIN[..], &["--log", "json"]].concat());
+    let place = service.place("/events");
+    let mut streams = Vec::new();
+    let mut sockets = Vec::new();
+    for number in 0..MANY {
+        let mut stream = Wire::connect(&place.address).unwrap();
+        stream.request(&place.get(""));
+        streams.push(stream);
+        let mut socket = Wire::connect(&place.address).unwrap();
+        let fields = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                      sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        socket.request(&service.place(&format!("/chat?name=m{number}")).get(fields));
+        sockets.push(socket);
+    }
+    service.wait_status(|status| {
+        status["live"]["websockets"] == MANY && status["live"]["requests"] == MANY
+    });
+    let mut all = streams;
+    all.append(&mut sockets);
+    service.signal(Signal::TERM);
+    assert!(watch(&mut all, Until::Closed, LIMIT).unwrap());
+    let exit = service.ends_clean();
+    for stream in &all[..MANY] {
+        let (text, is_said) = text(stream);
+        assert!(is_said && text.contains("retry: "), "{text:?}");
+    }
+    for socket in &all[MANY..] {
+        let frame = [&[0x88, 0x12, 0x03, 0xe9][..], b"the server stops"].concat();
+        assert!(socket.received().ends_with(&frame), "{:?}", socket.received());
+    }
+    let report = service.report();
+    assert_eq!(report["finished"]["websockets"], MANY, "{report}");
+    assert_eq!(report["finished"]["requests"], MANY, "{report}");
+    assert_eq!(report["cut_work"], serde_json::json!([]), "{report}");
+    eprintln!("{MANY} of each ended, and the process {:?} after the signal", exit.elapsed);
+}
+
 fn ids_in(text: &str) -> Vec<u64> {
     text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect()
 }

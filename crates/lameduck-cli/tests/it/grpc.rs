@@ -2,5 +2,7 @@
 
 mod clients;
 mod health;
+mod loops;
 mod python;
+mod secure;
 mod stops;

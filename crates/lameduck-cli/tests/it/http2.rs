@@ -1,5 +1,7 @@
 //! HTTP/2 connections in the middle of something when the stop comes (losses 9 and 10).
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use lameduck_verify::address::Place as Aim;
@@ -99,6 +101,24 @@ fn a_stream_opened_between_the_go_aways_is_answered() {
     client.get(&service.place("/a"), 5).unwrap();
     answer_ping(&mut client);
     ends_after(&mut client, 5);
+    service.ends_clean();
+}
+
+/// A client that has not read the last GOAWAY sends a call and room for its answer, as grpcio does in one packet: the
+/// stream is excluded, and the others must not suffer for it.
+#[test]
+fn room_for_an_excluded_stream_does_not_cut_the_streams_in_hand() {
+    let mut service = start("600ms");
+    let mut client = open(&service);
+    client.get(&service.place("/a"), 1).unwrap();
+    service.wait_in_hand(1);
+    service.signal(Signal::TERM);
+    answer_ping(&mut client);
+    for stream in [3, 5] {
+        client.get(&service.place("/b"), stream).unwrap();
+        client.send(&window_update(stream, 1_000)).unwrap();
+    }
+    ends_after(&mut client, 1);
     service.ends_clean();
 }
 
@@ -207,4 +227,52 @@ fn an_upload_over_http2_in_the_middle_is_finished() {
     client.send(&Frame { kind: kind::DATA, flags: flag::END_STREAM, stream: 1, payload }).unwrap();
     ends_after(&mut client, 1);
     service.ends_clean();
+}
+
+/// Streams that are opened and reset as fast as they can be sent (CVE-2023-44487), on and on through the stop, by a client
+/// that answers no PING: a stop has its bound all the same, and others are answered in it.
+#[test]
+fn rapid_resets_that_go_on_through_the_drain_do_not_hold_the_exit() {
+    const RST_STREAM: u8 = 0x3;
+    let mut service = start("300ms");
+    let place = service.place("/a");
+    let mut good = open(&service);
+    good.get(&place, 1).unwrap();
+    service.wait_in_hand(1);
+    let (began, begins) = std::sync::mpsc::channel();
+    let address = service.addresses[0].clone();
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let (began, place) = (began.clone(), place.clone());
+            let mut socket = TcpStream::connect(&address).unwrap();
+            let mut reads = socket.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let opening = setting(INITIAL_WINDOW_SIZE, 65_535).to_bytes();
+                socket.write_all(&[PREFACE, &opening].concat()).unwrap();
+                std::thread::spawn(move || std::io::copy(&mut reads, &mut std::io::sink()));
+                for stream in (1..=u32::MAX >> 1).step_by(2) {
+                    let payload = 8_u32.to_be_bytes().to_vec();
+                    let reset = Frame { kind: RST_STREAM, flags: flag::NONE, stream, payload };
+                    let both = [get(&place, stream).to_bytes(), reset.to_bytes()].concat();
+                    if socket.write_all(&both).is_err() {
+                        return;
+                    }
+                    if stream == 101 {
+                        began.send(()).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in &floods {
+        // An error is a client that was refused before it had sent so many.
+        let _ = begins.recv_timeout(LONG);
+    }
+    service.signal(Signal::TERM);
+    answer_ping(&mut good);
+    ends_after(&mut good, 1);
+    service.ends_clean();
+    for flood in floods {
+        flood.join().unwrap();
+    }
 }

@@ -1,10 +1,10 @@
 //! Matches that end where they began, and a room that moves, on the real binary.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -14,10 +14,20 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::service::{LIMIT, Service, WITH_ADMIN};
 
-type Client = WebSocketStream<TcpStream>;
+/// Bytes in both directions, encrypted or not.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-async fn connect(address: &str, path: &str) -> Client {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+pub type Client = WebSocketStream<Box<dyn Duplex>>;
+
+pub async fn connect(address: &str, path: &str) -> Client {
     let stream = TcpStream::connect(address.parse::<SocketAddr>().unwrap()).await.unwrap();
+    open(Box::new(stream), address, path).await
+}
+
+/// Makes a connection a WebSocket.
+pub async fn open(stream: Box<dyn Duplex>, address: &str, path: &str) -> Client {
     client_async(format!("ws://{address}{path}"), stream).await.unwrap().0
 }
 
@@ -27,22 +37,21 @@ async fn told(client: &mut Client) -> Value {
     serde_json::from_str(message.to_text().unwrap()).unwrap_or_else(|_| panic!("{message:?}"))
 }
 
-async fn told_that(client: &mut Client, what: &str) -> Value {
+pub async fn told_that(client: &mut Client, what: &str) -> Value {
     let said = told(client).await;
     assert_eq!(said["type"], what, "{said}");
     said
 }
 
 /// Both players of a match that has begun.
-struct Match {
+pub struct Match {
     players: [Client; 2],
-    generation: u64,
+    pub generation: u64,
 }
 
 impl Match {
     /// The first of the two waits already.
-    async fn begin(mut first: Client, address: &str) -> Match {
-        let mut second = connect(address, "/match").await;
+    pub async fn begin(mut first: Client, mut second: Client) -> Match {
         let begins = told_that(&mut first, "begins").await;
         told_that(&mut second, "begins").await;
         let generation = begins["generation"].as_u64().unwrap();
@@ -50,7 +59,7 @@ impl Match {
     }
 
     /// Draws lines in order until `most` are drawn or the match is over.
-    async fn play(&mut self, most: usize) {
+    pub async fn play(&mut self, most: usize) {
         loop {
             let [first, second] = &mut self.players;
             let board = told_that(first, "board").await;
@@ -71,7 +80,7 @@ impl Match {
     }
 
     /// Plays the rest, which ends in order.
-    async fn finish(mut self) {
+    pub async fn finish(mut self) {
         self.play(24).await;
         for player in &mut self.players {
             let mut said = told(player).await;
@@ -97,7 +106,7 @@ async fn a_match_ends_on_the_version_it_began_on_through_three_upgrades() {
     for generation in 1..=4 {
         let mut waits = connect(&address, "/match").await;
         told_that(&mut waits, "waiting").await;
-        let mut begun = Match::begin(waits, &address).await;
+        let mut begun = Match::begin(waits, connect(&address, "/match").await).await;
         assert_eq!(begun.generation, generation);
         begun.play(5).await;
         matches.push(begun);
@@ -125,7 +134,7 @@ async fn a_player_who_waits_for_an_opponent_moves_with_the_version() {
         // On the connection that it has had all the time.
         assert_eq!(told_that(&mut waits, "waiting").await["generation"], generation);
     }
-    let begun = Match::begin(waits, &address).await;
+    let begun = Match::begin(waits, connect(&address, "/match").await).await;
     assert_eq!(begun.generation, 4);
     begun.finish().await;
 }
@@ -136,7 +145,7 @@ async fn at_a_stop_a_match_is_played_to_its_end_and_who_waits_is_told_to_go() {
     let address = service.addresses[0].clone();
     let mut first = connect(&address, "/match").await;
     told_that(&mut first, "waiting").await;
-    let mut begun = Match::begin(first, &address).await;
+    let mut begun = Match::begin(first, connect(&address, "/match").await).await;
     begun.play(5).await;
     let mut waits = connect(&address, "/match").await;
     told_that(&mut waits, "waiting").await;
@@ -266,5 +275,73 @@ async fn a_chat_room_moves_through_ten_upgrades_and_loses_nothing() {
     let status = service.status();
     let newest = &status["generations"][0];
     assert_eq!(newest["generation"], UPGRADES + 1);
-    let _ = Duration::ZERO;
+}
+
+/// A member as the page is one: comes back when its connection ends, says what it has seen, and sees each number once; the
+/// last line it waits for, and how often it had to come back. No close frame but with this code comes.
+async fn returning(address: String, name: String, last: &'static str, goes: Option<u16>) -> usize {
+    let (mut seen, mut returns) = (0, 0);
+    loop {
+        let mut client = connect(&address, &format!("/chat?name={name}&after={seen}")).await;
+        loop {
+            match tokio::time::timeout(LIMIT, client.next()).await.expect("something is told") {
+                Some(Ok(Message::Text(line))) => {
+                    let line: Value = serde_json::from_str(&line).unwrap();
+                    assert_eq!(line["seq"], seen + 1, "{name}: {line}");
+                    seen += 1;
+                    if line["text"] == json!(last) {
+                        return returns;
+                    }
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.as_ref().map(|frame| frame.code.into());
+                    assert!(goes.is_some() && code == goes, "{name} was closed: {frame:?}");
+                }
+                Some(Ok(_)) => {}
+                // Its process was killed.
+                None | Some(Err(_)) => break,
+            }
+        }
+        returns += 1;
+    }
+}
+
+/// Says something in the room until it is seen there, on as many connections as that takes.
+async fn say(address: &str, text: &str) {
+    loop {
+        // Whoever has seen more than there is has seen everything.
+        let mut client = connect(address, &format!("/chat?name=speaker&after={}", u64::MAX)).await;
+        if client.send(Message::text(text)).await.is_err() {
+            continue;
+        }
+        while let Some(Ok(Message::Text(line))) = client.next().await {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            if line["text"] == json!(text) {
+                return;
+            }
+        }
+    }
+}
+
+/// The version that leaves lets its members go, and the one before has the room again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_goes_on_after_a_rollback() {
+    const MEMBERS: usize = 50;
+    const LAST: &str = "that was all";
+    let service = Service::upgradable(&["--probation", "1h"]);
+    let address = service.addresses[0].clone();
+    let member = |number| returning(address.clone(), format!("m{number}"), LAST, Some(1001));
+    let members: Vec<_> = (0..MEMBERS).map(|number| tokio::spawn(member(number))).collect();
+    for generation in 2..=4 {
+        say(&address, "before").await;
+        tokio::task::block_in_place(|| service.upgrade());
+        say(&address, "between").await;
+        let back = tokio::task::block_in_place(|| service.operate("rollback", &[]));
+        assert_eq!(back.code, Some(0), "{generation}: {back:?}");
+    }
+    say(&address, LAST).await;
+    for member in members {
+        tokio::time::timeout(LIMIT, member).await.expect("it sees all").unwrap();
+    }
+    service.operate("stop", &[]);
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::service::{Service, WITH_ADMIN};
 
 /// Every member of the report, as `Report` documents them.
-const MEMBERS: [&str; 15] = [
+const MEMBERS: [&str; 16] = [
     "accept_errors",
     "cause",
     "cut",
@@ -23,6 +23,7 @@ const MEMBERS: [&str; 15] = [
     "phases",
     "resources",
     "runtime_blocked_ms",
+    "tally",
     "time",
     "unfit",
 ];

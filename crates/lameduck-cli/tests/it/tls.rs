@@ -4,6 +4,7 @@ mod certificates;
 mod handshakes;
 mod load;
 mod upgrades;
+mod websockets;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -18,7 +19,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use tempfile::TempDir;
+use tokio_rustls::TlsConnector;
 
+use crate::play;
 use crate::service::{LIMIT, Service, User, as_user, new_directory};
 
 /// As many clients as the promises are measured with.
@@ -98,6 +101,15 @@ impl Secure {
     /// A connection to the service on which nothing has been sent.
     pub fn dial(&self, config: &Arc<ClientConfig>) -> Client {
         Client::dial(&self.service.addresses[0], config)
+    }
+
+    /// A WebSocket behind TLS.
+    pub async fn websocket(&self, path: &str) -> play::Client {
+        let address = &self.service.addresses[0];
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(self.client(b"http/1.1"));
+        let stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
+        play::open(Box::new(stream), "localhost", path).await
     }
 
     pub fn load(&self, path: &str, mode: Mode) -> Load {

@@ -103,6 +103,7 @@ impl Control {
             panics: self.hands.registry.panics(),
             unfit: self.unfit.take(),
             accept_errors: self.hands.accept_errors.count(),
+            tally: self.hands.registry.counters.tally(),
             runtime_blocked,
         };
         if let Some(stop) = self.stop.take() {

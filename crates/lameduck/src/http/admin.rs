@@ -136,6 +136,15 @@ fn render(snapshot: &Snapshot) -> String {
         "counter",
         snapshot.accept_errors.to_string(),
     );
+    let tally = snapshot.tally;
+    for (name, help, count) in [
+        ("websockets_moved", "WebSockets sent to a successor.", tally.websockets_moved),
+        ("websockets_told", "WebSockets told to go at an upgrade.", tally.websockets_told),
+        ("cut_for_age", "Connections cut for their age.", tally.cut_for_age),
+        ("requests_cut_for_age", "Requests cut with them.", tally.requests_cut_for_age),
+    ] {
+        gauge(&format!("lameduck_{name}_total"), help, "counter", count.to_string());
+    }
     gauge(
         "lameduck_uptime_seconds",
         "Seconds since the start.",

@@ -1,7 +1,7 @@
 //! The life of one HTTP connection, from its first byte to its close. One task owns it.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::http::farewell::WebSockets;
 use crate::http::tracking::Tracking;
 use crate::http::wire::{Answers, Io, Wire};
 use crate::http::{BoxError, FIRST_BYTE, HEAD, Lingers, PING, QUIET, QUIET_IDLE, QUIET_UPLOAD};
-use crate::work::{Side, Told};
+use crate::work::{Entry, Side, Told};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -83,13 +83,13 @@ where
             }
             First::Http1 => {
                 let (wire, clock) = (Wire::new(stream, read), Clock::start(terms.age));
-                let cut_at = clock.cut_at;
-                return before(cut_at, http1(wire, service, clock, &terms)).await;
+                let (cut_at, entry) = (clock.cut_at, Arc::clone(wire.entry()));
+                return before(cut_at, entry, http1(wire, service, clock, &terms)).await;
             }
             First::Http2 => {
                 let (wire, clock) = (Wire::new(stream, read), Clock::start(terms.age));
-                let cut_at = clock.cut_at;
-                return before(cut_at, http2(wire, service, clock, &terms)).await;
+                let (cut_at, entry) = (clock.cut_at, Arc::clone(wire.entry()));
+                return before(cut_at, entry, http2(wire, service, clock, &terms)).await;
             }
             First::Silent => return Wire::new(stream, Vec::new()).close(QUIET_IDLE).await,
             First::Unfinished => return Wire::new(stream, Vec::new()).close(QUIET).await,
@@ -99,11 +99,12 @@ where
 }
 
 /// Runs a connection to its end, at most until it is cut for its age.
-async fn before(cut_at: Option<Instant>, connection: impl Future<Output = ()>) {
-    match cut_at {
-        None => connection.await,
-        // What is left is dropped, and with it the connection.
-        Some(at) => drop(timeout_at(at, connection).await),
+async fn before(cut_at: Option<Instant>, entry: Arc<Entry>, connection: impl Future<Output = ()>) {
+    let Some(at) = cut_at else { return connection.await };
+    let mut connection = pin!(connection);
+    if timeout_at(at, connection.as_mut()).await.is_err() {
+        // Before what is left of it is dropped: what is in hand is still known, and learns that this is no end in order.
+        entry.cut_for_age();
     }
 }
 

@@ -7,20 +7,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
+use crate::handover::Moving;
 use crate::http::QUIET;
 use crate::http::frames::close_frame;
 use crate::http::websocket::Place;
 use crate::http::wire::Wire;
 use crate::lifecycle::Drain;
+use crate::log::Log;
 use crate::phase::Asked;
 use crate::websocket::{AtUpgrade, CloseFrames, Farewell, LAST_CALL, MESSAGE_END};
 
-/// The open WebSockets of one server.
+/// The open WebSockets of one server, or of one kind that moves.
 pub(crate) struct WebSockets {
     table: Mutex<Table>,
     settings: CloseFrames,
+    moving: Option<Kind>,
+    log: Arc<Log>,
+}
+
+/// A kind of WebSocket that a successor may go on with.
+pub(crate) struct Kind {
+    pub(crate) moving: Moving,
+    pub(crate) name: String,
+    pub(crate) version: u32,
 }
 
 #[derive(Default)]
@@ -28,7 +39,14 @@ struct Table {
     next: u64,
     open: HashMap<u64, Weak<Wire>>,
     /// What one is told that is opened from now on.
-    told: Option<Farewell>,
+    told: Option<(Occasion, Whom)>,
+}
+
+/// Why WebSockets are told to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    Stop,
+    Upgrade,
 }
 
 /// Keeps a WebSocket in the table.
@@ -46,21 +64,38 @@ impl Drop for Entered {
 impl Entered {
     /// What a client is told whose handler drops its connection now without a word; `None` while the service goes on.
     pub(crate) fn farewell(&self) -> Option<Farewell> {
-        self.sockets.lock().told.clone()
+        let told = self.sockets.lock().told;
+        told.map(|(occasion, _)| self.sockets.farewell(occasion).clone())
     }
 }
 
 /// Which WebSockets are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Whom {
+    /// Those whose handlers do not close them themselves, and that cannot move.
+    TheImmovable,
     /// Those whose handlers do not close them themselves.
     TheUnaware,
     Everyone,
 }
 
+impl Whom {
+    fn includes(self, wire: &Wire) -> bool {
+        match self {
+            Whom::TheImmovable => !wire.can_move() && !wire.is_closed_by_handler(),
+            Whom::TheUnaware => !wire.is_closed_by_handler(),
+            Whom::Everyone => true,
+        }
+    }
+}
+
 impl WebSockets {
-    pub(crate) fn new(settings: CloseFrames) -> Arc<WebSockets> {
-        Arc::new(WebSockets { table: Mutex::default(), settings })
+    pub(crate) fn new(
+        settings: CloseFrames,
+        moving: Option<Kind>,
+        log: Arc<Log>,
+    ) -> Arc<WebSockets> {
+        Arc::new(WebSockets { table: Mutex::default(), settings, moving, log })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -74,31 +109,46 @@ impl WebSockets {
             let id = table.next;
             table.next += 1;
             table.open.insert(id, Arc::downgrade(wire));
-            (id, table.told.clone())
+            (id, table.told)
         };
-        if let Some(farewell) = told {
-            self.tell(Arc::downgrade(wire), &farewell, Whom::TheUnaware);
+        if let Some((occasion, whom)) = told {
+            self.tell(Arc::downgrade(wire), occasion, whom.min(Whom::TheUnaware));
         }
         Entered { sockets: Arc::clone(self), id }
     }
 
-    fn tell(&self, wire: Weak<Wire>, farewell: &Farewell, whom: Whom) {
-        let frame = close_frame(farewell.code, &farewell.reason);
-        drop(tokio::spawn(close(wire, frame, self.settings.answer, whom)));
+    fn farewell(&self, occasion: Occasion) -> &Farewell {
+        match occasion {
+            Occasion::Stop => &self.settings.stop,
+            Occasion::Upgrade => &self.settings.upgrade,
+        }
+    }
+
+    fn tell(&self, wire: Weak<Wire>, occasion: Occasion, whom: Whom) {
+        let farewell = self.farewell(occasion);
+        let closing = Closing {
+            frame: close_frame(farewell.code, &farewell.reason),
+            answer: self.settings.answer,
+            occasion,
+            whom,
+        };
+        drop(tokio::spawn(closing.close(wire)));
     }
 
     /// Tells everyone who is there, one after the other.
-    async fn tell_all(&self, farewell: &Farewell, whom: Whom, left: Option<Duration>) {
+    async fn tell_all(&self, occasion: Occasion, whom: Whom, left: Option<Duration>) {
         let open: Vec<Weak<Wire>> = {
             let mut table = self.lock();
-            table.told = Some(farewell.clone());
-            table.open.values().cloned().collect()
+            table.told = Some((occasion, whom));
+            let included = |wire: &&Weak<Wire>| wire.upgrade().is_some_and(|it| whom.includes(&it));
+            table.open.values().filter(included).cloned().collect()
         };
+        self.say(open.len(), occasion);
         let step = self.settings.step(open.len(), left);
         let began = tokio::time::Instant::now();
         for (number, wire) in open.into_iter().enumerate() {
             sleep_until(began + step * number as u32).await;
-            self.tell(wire, farewell, whom);
+            self.tell(wire, occasion, whom);
         }
     }
 
@@ -106,10 +156,13 @@ impl WebSockets {
     pub(crate) async fn see_off(self: Arc<Self>, drain: Drain) {
         loop {
             match drain.asked_for(|asked| asked >= Asked::HandedOver).await {
-                Asked::Finish => return self.until_cut(&drain, &self.settings.stop, true).await,
+                Asked::Finish => {
+                    let (stop, left) = (Occasion::Stop, time_left(&drain));
+                    let first = self.tell_all(stop, Whom::TheUnaware, left);
+                    return self.until_cut(&drain, stop, first).await;
+                }
                 Asked::HandedOver | Asked::LameDuck | Asked::Serve => {
-                    let tell = self.settings.at_upgrade == AtUpgrade::Close;
-                    let until_cut = self.until_cut(&drain, &self.settings.upgrade, tell);
+                    let until_cut = self.at_upgrade(&drain);
                     // The successor is lost and the service goes on, or this generation is told to stop.
                     let otherwise = drain.asked_for(|asked| asked != Asked::HandedOver);
                     match race(until_cut, otherwise).await {
@@ -121,16 +174,43 @@ impl WebSockets {
         }
     }
 
-    /// Tells those who do not care for themselves, if anybody is to be told yet, and everyone shortly before the cut.
-    async fn until_cut(&self, drain: &Drain, farewell: &Farewell, tell: bool) {
-        let tell_first = async {
-            if tell {
-                self.tell_all(farewell, Whom::TheUnaware, time_left(drain)).await;
+    /// Tells those who are to go when a successor has taken over. Of a kind that it goes on with, these are the ones that
+    /// cannot move, and the others only where all are to go and they have not moved within the time of the spread.
+    async fn at_upgrade(&self, drain: &Drain) {
+        let upgrade = Occasion::Upgrade;
+        let moves = self.moving.as_ref();
+        let moves = moves.is_some_and(|kind| kind.moving.is_asked(&kind.name, kind.version));
+        let first = async {
+            if moves {
+                self.tell_all(upgrade, Whom::TheImmovable, time_left(drain)).await;
             }
+            if self.settings.at_upgrade == AtUpgrade::Close {
+                if moves {
+                    sleep(self.settings.spread).await;
+                }
+                self.tell_all(upgrade, Whom::TheUnaware, time_left(drain)).await;
+            }
+        };
+        self.until_cut(drain, upgrade, first).await;
+    }
+
+    /// Tells some `first`, and everyone shortly before the cut.
+    async fn until_cut(&self, drain: &Drain, occasion: Occasion, first: impl Future<Output = ()>) {
+        let first = async {
+            first.await;
             std::future::pending().await
         };
-        let _: Race<(), ()> = race(drain.nearly_cut(LAST_CALL), tell_first).await;
-        self.tell_all(farewell, Whom::Everyone, time_left(drain)).await;
+        let _: Race<(), ()> = race(drain.nearly_cut(LAST_CALL), first).await;
+        self.tell_all(occasion, Whom::Everyone, time_left(drain)).await;
+    }
+
+    /// A line for the operator, of those that an upgrade sends away.
+    fn say(&self, count: usize, occasion: Occasion) {
+        if count > 0 && occasion == Occasion::Upgrade {
+            let code = self.settings.upgrade.code;
+            let words = format!("WebSockets that do not move are told to go ({code}): {count}");
+            self.log.line("websockets-told", &words);
+        }
     }
 }
 
@@ -157,35 +237,47 @@ fn time_left(drain: &Drain) -> Option<Duration> {
     drain.cut_at().map(|at| at.saturating_duration_since(Instant::now()))
 }
 
-/// Closes one: our frame, the client's answer, an end for the handler. Holds the connection at no time, so that it ends
-/// when its handler lets it go.
-async fn close(wire: Weak<Wire>, frame: Vec<u8>, answer: Duration, whom: Whom) {
-    let by_handler = wire.upgrade().is_none_or(|wire| wire.is_closed_by_handler());
-    if by_handler && whom == Whom::TheUnaware {
-        return;
-    }
-    let send = |place| {
-        let (wire, frame) = (&wire, &frame);
-        poll_fn(move |cx| match wire.upgrade() {
-            Some(wire) => wire.poll_close_websocket(cx, frame, place),
-            None => Poll::Ready(Err(std::io::ErrorKind::NotConnected.into())),
-        })
-    };
-    let sent = match timeout(MESSAGE_END, send(Place::BetweenMessages)).await {
-        Ok(sent) => Ok(sent),
-        Err(_) => timeout(answer, send(Place::BetweenFrames)).await,
-    };
-    // Gone, or in the middle of a frame that the client does not read: it has until the deadline.
-    let Ok(Ok(())) = sent else { return };
-    let answered = poll_fn(|cx| match wire.upgrade() {
-        Some(wire) => wire.poll_client_closed(cx),
-        None => Poll::Ready(()),
-    });
-    if timeout(answer, answered).await.is_err()
-        && let Some(wire) = wire.upgrade()
-    {
-        wire.end_reading();
-        let _ = poll_fn(|cx| wire.poll_half_close(cx)).await;
+/// How one WebSocket is told to go.
+struct Closing {
+    frame: Vec<u8>,
+    answer: Duration,
+    occasion: Occasion,
+    whom: Whom,
+}
+
+impl Closing {
+    /// Closes one: our frame, the client's answer, an end for the handler. Holds the connection at no time, so that it ends
+    /// when its handler lets it go.
+    async fn close(self, wire: Weak<Wire>) {
+        if !wire.upgrade().is_some_and(|wire| self.whom.includes(&wire)) {
+            return;
+        }
+        let send = |place| {
+            let (wire, frame) = (&wire, &self.frame);
+            poll_fn(move |cx| match wire.upgrade() {
+                Some(wire) => wire.poll_close_websocket(cx, frame, place),
+                None => Poll::Ready(Err(std::io::ErrorKind::NotConnected.into())),
+            })
+        };
+        let sent = match timeout(MESSAGE_END, send(Place::BetweenMessages)).await {
+            Ok(sent) => Ok(sent),
+            Err(_) => timeout(self.answer, send(Place::BetweenFrames)).await,
+        };
+        // Gone, or in the middle of a frame that the client does not read: it has until the deadline.
+        let Ok(Ok(())) = sent else { return };
+        if let (Occasion::Upgrade, Some(wire)) = (self.occasion, wire.upgrade()) {
+            wire.entry().counters().websocket_told();
+        }
+        let answered = poll_fn(|cx| match wire.upgrade() {
+            Some(wire) => wire.poll_client_closed(cx),
+            None => Poll::Ready(()),
+        });
+        if timeout(self.answer, answered).await.is_err()
+            && let Some(wire) = wire.upgrade()
+        {
+            wire.end_reading();
+            let _ = poll_fn(|cx| wire.poll_half_close(cx)).await;
+        }
     }
 }
 

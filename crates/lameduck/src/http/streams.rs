@@ -103,7 +103,7 @@ impl Streams {
     /// Server-sent events (`text/event-stream`): ends behind a blank line, and its last words are a `retry:` of its own.
     pub fn events<B: Body<Data = Bytes>>(&self, body: B) -> EndingStream<B> {
         let retry = |turn: Turn| {
-            let wait = self.retry + self.retry_spread.mul_f64(turn.again);
+            let wait = self.retry.saturating_add(self.retry_spread.mul_f64(turn.again));
             Some(Bytes::from(format!("retry: {}\n\n", wait.as_millis())))
         };
         self.ending(body, Box::new(EventBoundary::default()), retry)
@@ -339,6 +339,10 @@ impl<B: Body<Data = Bytes>> Body for EndingStream<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, StreamBody};
+
     use super::*;
 
     #[track_caller]
@@ -365,6 +369,84 @@ mod tests {
     fn a_line_ends_behind_its_line_feed() {
         assert_eq!(LineBoundary.last(b"{}\n{"), Some(3));
         assert_eq!(LineBoundary.last(b"{"), None);
+    }
+
+    type Source =
+        Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
+
+    /// What a client gets of a stream whose source sends `before`, and then, the stop having come and its turn with it,
+    /// `after`.
+    async fn around_a_stop(
+        ending: impl FnOnce(&Streams, StreamBody<Source>) -> EndingStream<StreamBody<Source>>,
+        before: &'static str,
+        after: &'static str,
+    ) -> Vec<String> {
+        let life = Lifecycle::builder().without_signals().start().unwrap();
+        life.ready();
+        let (source, frames) = tokio::sync::mpsc::unbounded_channel();
+        let frames: Source = Box::pin(futures_util::stream::unfold(frames, |mut frames| async {
+            let text: &str = frames.recv().await?;
+            Some((Ok(Frame::data(Bytes::from(text))), frames))
+        }));
+        let mut body = ending(&life.streams().spread(Duration::ZERO), StreamBody::new(frames));
+        let text =
+            |frame: Frame<Bytes>| String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
+        let (mut got, mut stopped) = (Vec::new(), false);
+        source.send(before).unwrap();
+        while let Some(frame) = body.frame().await {
+            got.push(text(frame.unwrap()));
+            if !stopped {
+                stopped = true;
+                life.stop();
+                life.drain().asked_for(|asked| asked == Asked::Finish).await;
+                // Its turn comes while its source has nothing.
+                match tokio::time::timeout(Duration::from_secs(1), body.frame()).await {
+                    Ok(Some(frame)) => got.push(text(frame.unwrap())),
+                    Ok(None) => break,
+                    Err(_) => {}
+                }
+                source.send(after).unwrap();
+            }
+        }
+        got
+    }
+
+    /// Records of four bytes, across frames.
+    fn records() -> impl Boundary {
+        let mut seen = 0;
+        move |bytes: &[u8]| {
+            let before = seen;
+            seen += bytes.len();
+            (seen / 4 > before / 4).then(|| seen / 4 * 4 - before)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_protocol_of_ones_own_ends_behind_its_boundary_with_its_farewell() {
+        let chunks = |streams: &Streams, body| {
+            streams.chunks(body, records(), Some(Bytes::from_static(b"BYE!")))
+        };
+        let got = around_a_stop(chunks, "aaaabb", "bbcc").await;
+        assert_eq!(got, ["aaaabb", "bb", "BYE!"], "what began behind the boundary is not sent");
+        assert_eq!(around_a_stop(chunks, "aaaa", "bbbb").await, ["aaaa", "BYE!"]);
+        let silent = |streams: &Streams, body| streams.chunks(body, records(), None);
+        assert_eq!(around_a_stop(silent, "aa", "aabbbbc").await, ["aa", "aabbbb"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_end_behind_a_whole_line() {
+        let lines = |streams: &Streams, body| streams.lines(body);
+        let got = around_a_stop(lines, "{\"n\":1}\n{\"n\"", ":2}\n{\"n\":3").await;
+        assert_eq!(got.concat(), "{\"n\":1}\n{\"n\":2}\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_time_to_come_back_can_be_chosen() {
+        let far = |streams: &Streams, body| {
+            streams.clone().retry(Duration::MAX, Duration::MAX).events(body)
+        };
+        let got = around_a_stop(far, "data: 1\n\n", "data: 2\n\n").await;
+        assert_eq!(got[1], format!("retry: {}\n\n", Duration::MAX.as_millis()));
     }
 
     #[test]

@@ -179,8 +179,9 @@ impl WebSocket {
     }
 
     #[cfg(feature = "tungstenite029")]
-    pub(crate) fn hand_whole_frames(&mut self) {
+    pub(crate) fn hand_whole_frames(&mut self, entered: Entered) {
         self.handing = Handing::WholeFrames;
+        self.entered = entered;
     }
 
     /// Whether nothing is under way in either direction and nobody closes.

@@ -19,7 +19,7 @@ use writing::Writing;
 use crate::connection::{Stream, Wakers};
 use crate::http::LINGERING;
 use crate::http::framing::{BodyLength, Framing};
-use crate::http::ping::PingAck;
+use crate::http::inbound::Inbound;
 #[cfg(feature = "rustls023")]
 use crate::http::tls::Session;
 use crate::http::websocket::WebSocket;
@@ -60,8 +60,8 @@ struct State {
     pipelined: u32,
     goes: Goes,
     close: Close,
-    /// Looked for in what an HTTP/2 client sends once it was told to go.
-    ping: Option<PingAck>,
+    /// The frames that an HTTP/2 client sends.
+    inbound: Option<Box<Inbound>>,
     /// Once the connection has become one.
     websocket: Option<Box<WebSocket>>,
     dropped: Dropped,
@@ -138,17 +138,45 @@ impl State {
             self.hand_on(taken);
             return Poll::Ready(Ok(()));
         }
+        if self.inbound.as_ref().is_some_and(|inbound| !inbound.only_looks()) {
+            return self.read_filtered(cx, buf);
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let came = &buf.filled()[before..];
-        if let Some(ping) = &mut self.ping {
-            ping.read(came);
+        if let Some(inbound) = &mut self.inbound {
+            inbound.look(came);
         }
         let taken = self.framing.take(came);
         if taken < came.len() {
             self.held.extend_from_slice(&came[taken..]);
             buf.set_filled(before + taken);
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands on what an HTTP/2 client sends that was told to go, but for what the engine would take amiss.
+    fn read_filtered(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(inbound) = &mut self.inbound else { return Poll::Ready(Ok(())) };
+        let before = buf.filled().len();
+        self.held.clear();
+        self.handed = 0;
+        while self.held.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let came = &buf.filled()[before..];
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            inbound.filter(came, &mut self.held);
+            buf.set_filled(before);
+        }
+        // It may be longer than what came by a part of a header that was kept before.
+        self.handed = self.held.len().min(buf.remaining());
+        buf.put_slice(&self.held[..self.handed]);
         Poll::Ready(Ok(()))
     }
 
@@ -185,7 +213,7 @@ impl Wire {
             pipelined: 0,
             goes: Goes::WithOthers,
             close: Close::InOrder,
-            ping: None,
+            inbound: None,
             websocket: None,
             dropped: Dropped::ByHandler,
         };
@@ -270,15 +298,20 @@ impl Wire {
         let mut state = self.lock();
         state.framing.let_through();
         state.writing.gathers();
+        let mut inbound = Box::new(Inbound::new());
+        inbound.look(&state.held[state.handed..]);
+        state.inbound = Some(inbound);
     }
 
     /// From now on the answer to our PING is looked for.
     pub(crate) fn expect_ping_acknowledged(&self) {
-        self.lock().ping = Some(PingAck::default());
+        if let Some(inbound) = &mut self.lock().inbound {
+            inbound.is_pinged();
+        }
     }
 
     pub(crate) fn is_ping_acknowledged(&self) -> bool {
-        self.lock().ping.as_ref().is_some_and(PingAck::has_come)
+        self.lock().inbound.as_ref().is_some_and(|inbound| inbound.is_acknowledged())
     }
 
     /// Whether a part of a head was read that is not a request yet, as far as that can be known.

@@ -113,6 +113,7 @@ impl Mover {
             if sent.is_err() {
                 return Way::Lost;
             }
+            moved.stream.entry().is_sent();
             *kept = None;
         }
     }

@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use crate::connection::Stream;
 use crate::error::Error;
 use crate::handover::{Moved, Moving};
-use crate::http::farewell::WebSockets as Table;
+use crate::http::farewell::{self, WebSockets as Table};
 use crate::http::wire::{Io, Wire};
 use crate::lifecycle::Lifecycle;
 use crate::panics::CatchPanic;
@@ -70,6 +70,8 @@ pub enum Received {
     /// A message, text or binary.
     Message(Message),
     /// A successor goes on with WebSockets of this kind: [move it](WebSocket::move_on), or go on here.
+    ///
+    /// Never said of one behind TLS, which cannot move.
     Move,
     /// The client has closed, or is gone. Nothing more comes.
     Closed,
@@ -122,7 +124,13 @@ impl Builder {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let shared = &self.life.shared;
-        let table = Table::new(shared.settings.close_frames.clone());
+        let moves = farewell::Kind {
+            moving: shared.handover.moving(),
+            name: self.kind.clone(),
+            version: self.version,
+        };
+        let closes = shared.settings.close_frames.clone();
+        let table = Table::new(closes, Some(moves), self.life.log());
         drop(shared.runtime.spawn(Arc::clone(&table).see_off(self.life.drain())));
         let kind = Arc::new(Kind {
             name: self.kind,
@@ -255,7 +263,7 @@ impl WebSockets {
             // Another server's connection has no wire of ours: it is closed.
             let Ok(parts) = upgraded.downcast::<TokioIo<Io>>() else { return };
             let wire = parts.io.into_inner().wire();
-            wire.hand_whole_frames(&parts.read_buf);
+            wire.hand_whole_frames(&parts.read_buf, kind.table.enter(&wire));
             kind.run(wire, begun).await;
         }));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -298,7 +306,8 @@ impl Kind {
     async fn socket(self: Arc<Self>, wire: Arc<Wire>) -> WebSocket {
         let stream =
             WebSocketStream::from_raw_socket(Io(wire), Role::Server, Some(self.config)).await;
-        WebSocket { stream, asked: Asked::new(&self), kind: self }
+        let asked = Asked::new(&self, &stream.get_ref().0);
+        WebSocket { stream, asked, kind: self }
     }
 }
 
@@ -307,10 +316,15 @@ enum Asked {
     Wait(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// Said, and not done: again after the next message.
     Stays,
+    /// It cannot move.
+    Never,
 }
 
 impl Asked {
-    fn new(kind: &Kind) -> Asked {
+    fn new(kind: &Kind, wire: &Wire) -> Asked {
+        if !wire.can_move() {
+            return Asked::Never;
+        }
         let (moving, name, version) = (kind.moving.clone(), kind.name.clone(), kind.version);
         Asked::Wait(Box::pin(async move { moving.asked(&name, version).await }))
     }
@@ -352,7 +366,7 @@ impl WebSocket {
             let message = std::task::ready!(self.stream.poll_next_unpin(cx));
             let Some(Ok(message)) = message else { return Poll::Ready(Received::Closed) };
             if let Asked::Stays = self.asked {
-                self.asked = Asked::new(&self.kind);
+                self.asked = Asked::new(&self.kind, &self.stream.get_ref().0);
             }
             match message {
                 Message::Text(_) | Message::Binary(_) => {
@@ -430,6 +444,7 @@ impl WebSocket {
     /// [`STATE_AT_MOST`] bytes of state.
     pub async fn move_on(mut self, state: Vec<u8>) -> Result<(), Box<WebSocket>> {
         let ready = state.len() <= STATE_AT_MOST
+            && self.stream.get_ref().0.can_move()
             && self.kind.moving.is_asked(&self.kind.name, self.kind.version)
             && matches!(timeout(MOVE_FLUSH, self.stream.flush()).await, Ok(Ok(())));
         let taken = ready.then(|| self.stream.get_ref().0.take_websocket()).flatten();
@@ -477,7 +492,9 @@ impl Kind {
 
     async fn stays(self: Arc<Self>, wire: Arc<Wire>) -> WebSocket {
         let mut socket = self.socket(wire).await;
-        socket.asked = Asked::Stays;
+        if let Asked::Wait(_) = socket.asked {
+            socket.asked = Asked::Stays;
+        }
         socket
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     hold: Hold,
     served: AtomicU64,
     read_once: AtomicBool,
+    /// It is told [`Told::Force`], alone.
+    is_cut: AtomicBool,
     own: Mutex<Own>,
     registry: Arc<Registry>,
 }
@@ -116,6 +118,7 @@ impl Entry {
             hold,
             served: AtomicU64::new(0),
             read_once: AtomicBool::new(hold == Hold::Nothing),
+            is_cut: AtomicBool::new(false),
             own: Mutex::default(),
             registry,
         }
@@ -235,6 +238,9 @@ impl Entry {
     /// What this connection is to do now. An admin connection is left alone, unless a successor has an admin server
     /// of its own for it.
     pub(crate) fn told(&self) -> Told {
+        if self.is_cut.load(Ordering::Relaxed) {
+            return Told::Force;
+        }
         match (self.hold, self.registry.told()) {
             (Hold::Drain, told) => told,
             (Hold::Nothing, Told::Move) => Told::Move,
@@ -242,6 +248,29 @@ impl Entry {
                 Told::Serve
             }
         }
+    }
+
+    /// Cuts it, because it is too old: its reads and writes fail from now on, and what it has in hand is counted as cut.
+    #[cfg(feature = "http")]
+    pub(crate) fn cut_for_age(&self) {
+        let requests = self.requests();
+        self.registry.counters.connection_cut_for_age(requests);
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.wake(Side::Read);
+        self.wake(Side::Write);
+    }
+
+    /// Its descriptor went to a successor.
+    pub(crate) fn is_sent(&self) {
+        if lock(&self.own).websocket.is_some() {
+            self.registry.counters.websocket_moved();
+        }
+    }
+
+    /// What is counted beside live work.
+    #[cfg(feature = "http")]
+    pub(crate) fn counters(&self) -> &super::Counters {
+        &self.registry.counters
     }
 
     /// Remembers who polls a side of this connection, so that it can be told things.

@@ -20,10 +20,10 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::clients::{BOUND, Client, End, connect, end};
 
 /// A directory for this user alone, removed when dropped.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new() -> Directory {
+    pub fn new() -> Directory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("lameduck-websockets-{}-{number}", std::process::id());
@@ -190,7 +190,7 @@ async fn half_a_frame_travels_along() {
     assert_eq!(stopped(second).await.report().outcome, Outcome::Finished);
 }
 
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     // A mask of zeros leaves the payload as it is.
     let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
     frame.extend(payload);

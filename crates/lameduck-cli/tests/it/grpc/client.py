@@ -1,4 +1,8 @@
-"""Calls and streams of grpcio, until told to end by a line on standard input; what became of them, as JSON."""
+"""Calls and streams of grpcio, and what became of them as JSON.
+
+`load` calls until a line comes on standard input, or each loop until its first failure; `slow` makes one call that takes
+long.
+"""
 
 import json
 import sys
@@ -9,10 +13,20 @@ import grpc
 CALLS = 8
 STREAMS = 20
 
-address = sys.argv[1]
+what, address = sys.argv[1:3]
+authority = sys.argv[3] if len(sys.argv) > 3 else None
 ending = threading.Event()
 lock = threading.Lock()
 answered, failed, streams = 0, [], []
+
+
+def channel():
+    if authority is None:
+        return grpc.insecure_channel(address)
+    with open(authority, "rb") as file:
+        credentials = grpc.ssl_channel_credentials(file.read())
+    named = [("grpc.ssl_target_name_override", "localhost")]
+    return grpc.secure_channel(address, credentials, named)
 
 
 def varint(number):
@@ -27,10 +41,14 @@ def as_it_is(data):
     return data
 
 
+def adding(opened):
+    return opened.unary_unary("/arena.v1.Counter/Add", as_it_is, as_it_is)
+
+
 def calls():
     global answered
-    with grpc.insecure_channel(address) as channel:
-        add = channel.unary_unary("/arena.v1.Counter/Add", as_it_is, as_it_is)
+    with channel() as opened:
+        add = adding(opened)
         while not ending.is_set():
             try:
                 add(b"", timeout=30)
@@ -41,11 +59,12 @@ def calls():
             except grpc.RpcError as error:
                 with lock:
                     failed.append([error.code().name, error.details()])
+                return
 
 
 def stream(count, begun):
-    with grpc.insecure_channel(address) as channel:
-        watch = channel.unary_stream("/arena.v1.Counter/Watch", as_it_is, as_it_is)
+    with channel() as opened:
+        watch = opened.unary_stream("/arena.v1.Counter/Watch", as_it_is, as_it_is)
         request = b"\x10\x05" if count == 0 else b"\x08" + varint(count) + b"\x10\x05"
         messages = 0
         try:
@@ -62,17 +81,31 @@ def stream(count, begun):
             streams.append([count, messages, *end])
 
 
-threads = [threading.Thread(target=calls) for _ in range(CALLS)]
-begun = threading.Semaphore(0)
-for nth in range(STREAMS):
-    threads.append(threading.Thread(target=stream, args=(0 if nth % 2 == 0 else 100, begun)))
-for thread in threads:
-    thread.start()
-for _ in range(STREAMS):
-    begun.acquire()
-print("streaming", flush=True)
-sys.stdin.readline()
-ending.set()
-for thread in threads:
-    thread.join()
-print(json.dumps({"answered": answered, "failed": failed, "streams": streams}), flush=True)
+def slow():
+    with channel() as opened:
+        try:
+            adding(opened)(b"\x10" + varint(600_000), timeout=60)
+            print(json.dumps(["OK", ""]), flush=True)
+        except grpc.RpcError as error:
+            print(json.dumps([error.code().name, error.details()]), flush=True)
+
+
+def load():
+    threads = [threading.Thread(target=calls) for _ in range(CALLS)]
+    begun = threading.Semaphore(0)
+    for nth in range(STREAMS):
+        count = 0 if nth % 2 == 0 else 100
+        threads.append(threading.Thread(target=stream, args=(count, begun)))
+    for thread in threads:
+        thread.start()
+    for _ in range(STREAMS):
+        begun.acquire()
+    print("streaming", flush=True)
+    sys.stdin.readline()
+    ending.set()
+    for thread in threads:
+        thread.join()
+    print(json.dumps({"answered": answered, "failed": failed, "streams": streams}), flush=True)
+
+
+{"load": load, "slow": slow}[what]()

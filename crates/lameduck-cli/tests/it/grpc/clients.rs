@@ -1,9 +1,18 @@
 //! tonic's own client, and what it is told.
 
+use std::sync::Arc;
+
 use arena::grpc::{AddRequest, NAME, Number, WatchRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::client::Grpc;
+use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::{BoxFuture, Context, Poll, Service};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -11,7 +20,8 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
 
-use crate::service::{LIMIT, Service};
+use crate::service::{self, LIMIT};
+use crate::tls::Secure;
 
 /// What the library tells a client whose call it ends; a failed connection has other words.
 pub const TOLD: &str = "the service is stopping";
@@ -24,8 +34,48 @@ fn endpoint(address: &str) -> Endpoint {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect_timeout(LIMIT)
 }
 
+/// Connects over TLS.
+#[derive(Clone)]
+struct Encrypted {
+    address: String,
+    connector: TlsConnector,
+}
+
+impl Service<Uri> for Encrypted {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Encrypted { address, connector } = self.clone();
+        Box::pin(async move {
+            let socket = TcpStream::connect(address).await?;
+            let name = "localhost".try_into().expect("a name");
+            let stream = connector.connect(name, socket).await?;
+            // The server's choice, by ALPN.
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+/// The same behind TLS.
+pub fn secure_channel(secure: &Secure) -> Channel {
+    encrypted(&secure.service, &secure.client(b"h2"))
+}
+
+pub fn encrypted(service: &service::Service, client: &Arc<ClientConfig>) -> Channel {
+    let address = service.addresses[0].clone();
+    let connector = TlsConnector::from(Arc::clone(client));
+    endpoint(&address).connect_with_connector_lazy(Encrypted { address, connector })
+}
+
 /// A channel that connects when it is used, and again when it was told to go.
-pub fn channel(service: &Service) -> Channel {
+pub fn channel(service: &service::Service) -> Channel {
     endpoint(&service.addresses[0]).connect_lazy()
 }
 
@@ -58,9 +108,14 @@ impl Counter {
     }
 
     pub async fn add_once(&mut self) -> Result<u64, Status> {
+        self.add_after(0).await
+    }
+
+    /// One number, after so many milliseconds.
+    pub async fn add_after(&mut self, wait_ms: u32) -> Result<u64, Status> {
         self.ready().await?;
         let codec = ProstCodec::<AddRequest, Number>::default();
-        let request = Request::new(AddRequest { count: 1 });
+        let request = Request::new(AddRequest { count: 1, wait_ms });
         let answer = self.0.unary(request, Counter::path("Add"), codec).await?;
         Ok(answer.get_ref().num)
     }

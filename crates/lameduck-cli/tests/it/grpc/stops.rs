@@ -1,133 +1,27 @@
 //! Calls through stops and upgrades.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-
 use lameduck_verify::target::Signal;
-use tonic::Status;
 
-use super::clients::{Counter, channel, end_of, is_told, runtime, was_not_sent};
-use crate::service::{LIMIT, Service, stops};
+use super::clients::{Counter, channel, end_of, is_told, runtime};
+use super::loops::{STORED, a_stop_answers_what_it_has, counted_before, upgrades_lose_no_call};
+use crate::service::{Service, WITH_ADMIN, stops};
 
 const CONTROL: [&str; 2] = ["--control", "run/control"];
-
-/// Clients with a channel each, and calls at a time on each of them.
-const CLIENTS: usize = 8;
-const CALLS: usize = 4;
-
-/// What a client does with a call that it never sent.
-#[derive(Clone, Copy)]
-enum WhenLost {
-    SendAgain,
-    Tell,
-}
-
-/// Closed loops of unary calls until told to end: how many were answered, and what failed.
-struct Loops {
-    ending: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    loops: tokio::task::JoinSet<Vec<Status>>,
-}
-
-impl Loops {
-    fn start(service: &Service, when_lost: WhenLost) -> Loops {
-        let (ending, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut loops = tokio::task::JoinSet::new();
-        for _ in 0..CLIENTS {
-            let counter = Counter::new(channel(service));
-            for _ in 0..CALLS {
-                let (mut counter, ending, answered) =
-                    (counter.clone(), ending.clone(), answered.clone());
-                loops.spawn(async move {
-                    let mut failed = Vec::new();
-                    while !ending.load(Ordering::Relaxed) {
-                        let call = match when_lost {
-                            WhenLost::SendAgain => counter.add().await,
-                            WhenLost::Tell => counter.add_once().await,
-                        };
-                        match call {
-                            Ok(_) => _ = answered.fetch_add(1, Ordering::Relaxed),
-                            Err(status) => failed.push(status),
-                        }
-                    }
-                    failed
-                });
-            }
-        }
-        Loops { ending, answered, loops }
-    }
-
-    /// Waits until so many more calls have been answered.
-    async fn flow(&self, more: u64) {
-        let wanted = self.answered.load(Ordering::Relaxed) + more;
-        let flowing = async {
-            while self.answered.load(Ordering::Relaxed) < wanted {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, flowing).await.expect("calls are answered");
-    }
-
-    async fn end(self) -> (u64, Vec<Status>) {
-        self.ending.store(true, Ordering::Relaxed);
-        let failed = self.loops.join_all().await.into_iter().flatten().collect();
-        (self.answered.load(Ordering::Relaxed), failed)
-    }
-}
 
 #[test]
 fn unary_calls_under_load_lose_nothing_in_upgrades() {
     let service = Service::start(&CONTROL);
-    let (answered, failed, counted) = runtime().block_on(async {
-        let loops = Loops::start(&service, WhenLost::SendAgain);
-        loops.flow(100).await;
-        for _ in 0..stops() {
-            tokio::task::block_in_place(|| service.upgrade());
-            loops.flow(100).await;
-        }
-        let (answered, failed) = loops.end().await;
-        (answered, failed, Counter::new(channel(&service)).add().await.unwrap())
-    });
-    assert!(failed.is_empty(), "{} of {answered}: {:?}", failed.len(), failed.first());
-    assert_eq!(counted, answered + 1, "a call ran twice, or was answered and not counted");
-    service.operate("stop", &[]);
+    upgrades_lose_no_call(&service, || channel(&service));
 }
 
 /// At a stop nobody comes after: a call that the server had is answered, one that it refused was not run.
 #[test]
 fn unary_calls_in_hand_at_a_stop_are_answered() {
-    for stop in 1..=stops() {
-        let mut service = Service::start(&["--database", "sqlite:calls.db"]);
-        let (answered, unanswered) = runtime().block_on(async {
-            let loops = Loops::start(&service, WhenLost::Tell);
-            loops.flow(200).await;
-            service.signal(Signal::TERM);
-            tokio::task::block_in_place(|| service.ends_clean());
-            let (answered, failed) = loops.end().await;
-            let refused = |status: &&Status| !is_refusal(status);
-            let unanswered: Vec<_> = failed.iter().filter(refused).cloned().collect();
-            (answered, unanswered)
-        });
-        assert!(unanswered.is_empty(), "stop {stop}: {:?}", unanswered.first());
-        // What was counted was answered: a call whose answer was lost would be one more.
-        let directory = service.into_directory();
-        let flags = ["--database", "sqlite:calls.db"];
-        let again =
-            Service::start_in(directory, crate::service::User::Same, &["127.0.0.1:0"], &flags);
-        assert_eq!(again.get("/b").1, format!(r#"{{"num":{}}}"#, answered + 1), "stop {stop}");
+    for _ in 1..=stops() {
+        let mut service = Service::start(&STORED);
+        let answered = a_stop_answers_what_it_has(&mut service, channel);
+        counted_before(service.into_directory(), answered);
     }
-}
-
-/// Whether the call never reached a handler: no connection, or a GOAWAY that excluded it.
-fn is_refusal(status: &Status) -> bool {
-    if was_not_sent(status) {
-        return true;
-    }
-    let text = format!("{status:?}");
-    ["ConnectionRefused", "Connection refused", "tcp connect error", "GoAway", "not ready"]
-        .iter()
-        .any(|word| text.contains(word))
 }
 
 #[test]
@@ -186,4 +80,25 @@ fn a_stream_that_lasts_until_the_deadline_ends_with_a_status_and_is_named() {
     assert_eq!(report["cut"]["requests"], 1, "{report}");
     assert_eq!(report["cut_work"][0]["name"], "POST /arena.v1.Counter/Watch", "{report}");
     assert_eq!(report["finished"]["requests"], 0, "{report}");
+}
+
+/// A unary call has no stream to end: its status is its whole answer.
+#[test]
+fn a_unary_call_that_lasts_until_the_deadline_is_answered_with_a_status_and_is_named() {
+    let mut service =
+        Service::start(&[&["--grace", "1s", "--log", "json"], &WITH_ADMIN[..]].concat());
+    runtime().block_on(async {
+        let mut counter = Counter::new(channel(&service));
+        let call = tokio::spawn(async move { counter.add_after(600_000).await });
+        tokio::task::block_in_place(|| service.wait_in_hand(1));
+        service.signal(Signal::TERM);
+        let status = call.await.unwrap().unwrap_err();
+        assert!(is_told(&status), "{status:?}");
+        // The server's own word: no failed connection is behind it.
+        assert!(std::error::Error::source(&status).is_none(), "{status:?}");
+    });
+    assert_eq!(service.wait().code, Some(3));
+    let report = service.report();
+    assert_eq!(report["cut"]["requests"], 1, "{report}");
+    assert_eq!(report["cut_work"][0]["name"], "POST /arena.v1.Counter/Add", "{report}");
 }

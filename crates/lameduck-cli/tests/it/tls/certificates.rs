@@ -2,15 +2,23 @@
 
 use std::time::Instant;
 
+use lameduck_verify::load::Trust;
+
 use super::{Authority, FLAGS, Secure};
 use crate::bad_input::{FAILED, USAGE, refused};
 use crate::command::Place;
 use crate::service::LIMIT;
 
+/// Whether a new client that trusts like this is answered.
+fn answers(secure: &Secure, trust: &Trust) -> bool {
+    let config = trust.clone().client(&[b"http/1.1"]).unwrap();
+    let answer = secure.dial(&config).get_and_end("/b");
+    answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
 /// Whether the service shows a certificate of this authority to a new client.
 fn shows(secure: &Secure, authority: &Authority) -> bool {
-    let config = authority.trust().client(&[b"http/1.1"]).unwrap();
-    secure.dial(&config).get_and_end("/b").is_ok()
+    answers(secure, &authority.trust())
 }
 
 #[track_caller]
@@ -60,27 +68,24 @@ fn only_clients_of_the_authority_are_let_in() {
     let directory = crate::service::new_directory();
     authority.install(directory.path());
     let mut secure = Secure::start_in(directory, authority, &["--tls-client-ca", "ca.pem"]);
-    let (cert, key) = secure.authority.issue("client");
     let trust = secure.authority.trust();
-    let known = trust.clone().identity(cert.as_bytes(), key.as_bytes()).unwrap();
-    let known = known.client(&[b"http/1.1"]).unwrap();
-    let answer = secure.dial(&known).get_and_end("/b").unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let with = |(cert, key): &(String, String)| {
+        trust.clone().identity(cert.as_bytes(), key.as_bytes()).unwrap()
+    };
+    let known = secure.authority.issue("client");
+    assert!(answers(&secure, &with(&known)));
+    assert!(!answers(&secure, &trust), "without a certificate");
+    assert!(!answers(&secure, &with(&Authority::new().issue("client"))), "a stranger's");
 
-    let nobody = trust.client(&[b"http/1.1"]).unwrap();
-    secure.dial(&nobody).get_and_end("/b").unwrap_err();
-    let stranger = Authority::new().issue("client");
-    let stranger = trust.identity(stranger.0.as_bytes(), stranger.1.as_bytes()).unwrap();
-    let stranger = stranger.client(&[b"http/1.1"]).unwrap();
-    secure.dial(&stranger).get_and_end("/b").unwrap_err();
-
-    std::fs::write(secure.service.path("client.pem"), cert + &key).unwrap();
+    std::fs::write(secure.service.path("client.pem"), known.0.clone() + &known.1).unwrap();
     let client = secure.service.path("client.pem");
     let text = secure.curl_text(&["--cert", client.to_str().unwrap()], "/b");
     assert_eq!(text, r#"{"num":2}"#);
     assert!(!secure.curl(&[], "/b").status.success());
 
     // Its ticket was good for the old authority only.
+    let known = with(&known).client(&[b"http/1.1"]).unwrap();
+    secure.dial(&known).get_and_end("/b").unwrap();
     let mut resumed = secure.dial(&known);
     resumed.get_and_end("/b").unwrap();
     assert!(resumed.is_resumed());
@@ -88,6 +93,26 @@ fn only_clients_of_the_authority_are_let_in() {
     secure.service.target.wait_stderr("Certificates reloaded", LIMIT).unwrap();
     secure.dial(&known).get_and_end("/b").unwrap_err();
     assert_eq!(secure.service.stop().code, Some(0));
+}
+
+/// The flags for these files.
+fn files<'a>(cert: &'a str, key: &'a str) -> Vec<&'a str> {
+    vec!["--tls-cert", cert, "--tls-key", key]
+}
+
+#[test]
+fn flags_that_need_each_other_are_named() {
+    let place = Place::new();
+    let hint = "--tls-cert and --tls-key";
+    is_refused(&place, &FLAGS[..2], USAGE, "--tls-key is missing", hint);
+    is_refused(&place, &FLAGS[2..], USAGE, "--tls-cert is missing", hint);
+    is_refused(&place, &["--tls-client-ca", "ca.pem"], USAGE, "is missing", hint);
+}
+
+#[track_caller]
+fn is_refused(place: &Place, flags: &[&str], code: i32, error: &str, hint: &str) {
+    let arguments = [&["serve", "--listen", "unix:x.sock"], flags].concat();
+    refused(place, (&arguments, &[]), code, error, hint);
 }
 
 #[test]
@@ -98,49 +123,31 @@ fn files_that_cannot_be_used_are_named() {
     place.write("empty.pem", b"", 0o644);
     place.write("secret.pem", b"", 0o200);
     place.write("other.pem", authority.issue("localhost").1.as_bytes(), 0o644);
-    let serve = ["serve", "--listen", "unix:x.sock"];
-    for (flags, code, error, hint) in [
-        (&FLAGS[..2], USAGE, "--tls-key is missing", "--tls-cert and --tls-key"),
-        (&FLAGS[2..], USAGE, "--tls-cert is missing", "--tls-cert and --tls-key"),
-        (&["--tls-client-ca", "ca.pem"], USAGE, "is missing", "--tls-cert and --tls-key"),
+    let with_ca = [&FLAGS[..], &["--tls-client-ca", "empty.pem"]].concat();
+    for (flags, error, hint) in [
+        (files("none.pem", "key.pem"), "read --tls-cert none.pem: no such file", "a PEM file"),
         (
-            &["--tls-cert", "none.pem", "--tls-key", "key.pem"],
-            FAILED,
-            "cannot read --tls-cert none.pem: no such file",
-            "a PEM file",
-        ),
-        (
-            &["--tls-cert", "cert.pem", "--tls-key", "secret.pem"],
-            FAILED,
-            "cannot read --tls-key secret.pem: permission denied",
+            files("cert.pem", "secret.pem"),
+            "read --tls-key secret.pem: permission denied",
             "that this user can read",
         ),
         (
-            &["--tls-cert", "empty.pem", "--tls-key", "key.pem"],
-            FAILED,
-            "cannot use --tls-cert empty.pem: no certificates in it",
+            files("empty.pem", "key.pem"),
+            "use --tls-cert empty.pem: no certificates in it",
             "-----BEGIN",
         ),
         (
-            &["--tls-cert", "cert.pem", "--tls-key", "cert.pem"],
-            FAILED,
-            "cannot use --tls-key cert.pem: no private key in it",
+            files("cert.pem", "cert.pem"),
+            "use --tls-key cert.pem: no private key in it",
             "-----BEGIN",
         ),
         (
-            &["--tls-cert", "cert.pem", "--tls-key", "other.pem"],
-            FAILED,
-            "cannot use --tls-cert cert.pem: its key is not the one in other.pem",
+            files("cert.pem", "other.pem"),
+            "use --tls-cert cert.pem: its key is not the one in other.pem",
             "issued for",
         ),
-        (
-            &[FLAGS[0], FLAGS[1], FLAGS[2], FLAGS[3], "--tls-client-ca", "empty.pem"],
-            FAILED,
-            "cannot use --tls-client-ca empty.pem: no certificates in it",
-            "-----BEGIN",
-        ),
+        (with_ca, "use --tls-client-ca empty.pem: no certificates in it", "-----BEGIN"),
     ] {
-        let arguments: Vec<&str> = serve.iter().chain(flags).copied().collect();
-        refused(&place, (&arguments, &[]), code, error, hint);
+        is_refused(&place, &flags, FAILED, &format!("cannot {error}"), hint);
     }
 }

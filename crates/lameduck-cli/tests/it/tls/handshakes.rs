@@ -162,3 +162,42 @@ fn an_answer_cut_at_the_deadline_ends_without_that_word() {
     busy.rest().unwrap_err();
     assert_eq!(secure.service.wait().code, Some(3));
 }
+
+/// After its handshake a connection breaks the protocol, or stops in the middle of a record: it ends alone.
+#[test]
+fn records_that_make_no_sense_or_never_end_do_not_hold_the_exit() {
+    /// What an encrypted record begins with: its type, the version, and a length of 1,000 bytes.
+    const HALF_A_RECORD: &[u8] = &[23, 3, 3, 3, 232, 1, 2, 3];
+    let mut secure = Secure::start(&["--grace", "20s"]);
+    let (h1, h2) = (secure.client(b"http/1.1"), secure.client(b"h2"));
+    let mut broken = Vec::new();
+    for config in [&h1, &h2] {
+        for bytes in
+            [HALF_A_RECORD, b"GET / HTTP/1.1\r\n\r\n", &[0xff; 300], &[21, 3, 3, 0, 2, 1, 0]]
+        {
+            let mut client = secure.dial(config);
+            client.0.conn.complete_io(&mut client.0.sock).unwrap();
+            client.send_raw(bytes);
+            broken.push(client);
+        }
+    }
+    // All of them have been accepted: one that came later is served.
+    secure.dial(&h1).get_and_end("/b").unwrap();
+    secure.service.signal(Signal::TERM);
+    secure.service.ends_clean();
+}
+
+/// What is spoken is what the bytes say, whatever was agreed; and nothing in common ends the handshake with an alert.
+#[test]
+fn a_client_that_speaks_something_else_than_it_agreed_to_is_answered_or_let_go() {
+    let mut secure = Secure::start(&["--grace", "20s"]);
+    let nothing = secure.dial(&secure.client(b"h3")).get_and_end("/b").unwrap_err();
+    assert!(nothing.to_string().contains("NoApplicationProtocol"), "{nothing}");
+    let answer = secure.dial(&secure.client(b"h2")).get_and_end("/b").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut http2 = secure.dial(&secure.client(b"http/1.1"));
+    http2.send(HTTP2).unwrap();
+    secure.service.signal(Signal::TERM);
+    std::io::Read::read_to_end(&mut http2.0, &mut Vec::new()).unwrap();
+    secure.service.ends_clean();
+}

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Dropped, Owner, Wire};
+#[cfg(feature = "tungstenite029")]
+use super::Dropped;
+use super::{Owner, Wire};
 use crate::http::farewell;
 
 /// hyper's view of a [`Wire`]. Its shutdown does nothing before an upgrade: how a connection closes is decided above

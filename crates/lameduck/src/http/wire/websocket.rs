@@ -2,12 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+#[cfg(feature = "tungstenite029")]
+use std::sync::PoisonError;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Dropped, State, Wire};
+#[cfg(feature = "tungstenite029")]
 use crate::connection::Stream;
 use crate::http::farewell::Entered;
 use crate::http::websocket::{Place, WebSocket};
@@ -74,14 +77,15 @@ impl Wire {
         self.lock().websocket = Some(Box::new(WebSocket::goes_on(care, entered)));
     }
 
-    /// Its handler may move it: `unused` was read already, and one frame is handed on at a time.
+    /// Its handler may move it: `unused` was read already, one frame is handed on at a time, and it is entered with others
+    /// of its kind.
     #[cfg(feature = "tungstenite029")]
-    pub(crate) fn hand_whole_frames(&self, unused: &[u8]) {
+    pub(crate) fn hand_whole_frames(&self, unused: &[u8], entered: Entered) {
         self.rewind(unused);
         let mut state = self.lock();
         state.framing.let_through();
         if let Some(websocket) = &mut state.websocket {
-            websocket.hand_whole_frames();
+            websocket.hand_whole_frames(entered);
         }
     }
 
