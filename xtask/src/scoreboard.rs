@@ -77,7 +77,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn build() -> Result<()> {
-    let arguments = ["build", "--release", "--workspace", "--bins", "--all-features"];
+    // The servers of the adapters are the machine's own, or built by the adapters.
+    let arguments = ["build", "--release", "-p", "lameduck-cli", "--bins"];
     shell::run(&mut shell::cargo(&arguments))
 }
 
@@ -132,7 +133,7 @@ fn read(adapter: &str, report: &Path) -> Result<Row> {
     Row::read(adapter, &text)
 }
 
-/// The servers that this workspace builds, and the Python ones of the set-up, before everything else.
+/// The command that was just built, and the Python servers of the set-up, before everything else.
 fn path(programs: &Path) -> Result<std::ffi::OsString> {
     let rest = test::path_with_python()?;
     let places = [programs.to_path_buf()].into_iter().chain(std::env::split_paths(&rest));

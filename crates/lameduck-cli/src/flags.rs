@@ -181,6 +181,10 @@ pub struct Verify {
     #[arg(long, value_name = "N", default_value = "1", allow_hyphen_values = true, value_parser = by(repeats))]
     pub repeat: usize,
 
+    /// Gives each case this long at most; then its target is killed, and it is inconclusive [default: its own bound].
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = by(duration::parse))]
+    pub case_limit: Option<Duration>,
+
     /// Makes the same random choices again.
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,

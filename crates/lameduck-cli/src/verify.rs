@@ -44,6 +44,7 @@ pub fn run(flags: Verify) -> Result<ExitCode, Complaint> {
     let mut suite = Suite::new(adapter).repeat(flags.repeat).seed(flags.seed).strict(flags.strict);
     suite = flags.case.iter().fold(suite, |suite, id| suite.case(id));
     suite = flags.group.iter().fold(suite, |suite, name| suite.group(name));
+    suite = flags.case_limit.into_iter().fold(suite, Suite::case_limit);
     let outputs = Outputs::open(&flags)?;
     lameduck_verify::interrupt::on_interrupt(interrupted)
         .map_err(|error| Complaint::failed(format!("cannot wait for signals: {error}"), HINT))?;
@@ -189,7 +190,7 @@ fn list() -> String {
 fn explain(case: &Case) -> String {
     let needs: Vec<String> = case.needs.iter().map(|need| format!("{need:?}")).collect();
     format!(
-        "{} ({}): {}\n\n  setup      {}\n  action     {}\n  criterion  {}\n  why        {}\n  source     {}\n  needs      {}\n",
+        "{} ({}): {}\n\n  setup      {}\n  action     {}\n  criterion  {}\n  why        {}\n  hint       {}\n  source     {}\n  needs      {}\n  takes      up to {} s, and the times that the target declares\n",
         case.id,
         level(case),
         case.title,
@@ -197,7 +198,9 @@ fn explain(case: &Case) -> String {
         case.action,
         case.criterion,
         case.why,
+        case.hint().unwrap_or_default(),
         case.source,
-        needs.join(", ")
+        needs.join(", "),
+        case.takes().as_secs()
     )
 }

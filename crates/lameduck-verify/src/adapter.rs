@@ -25,21 +25,28 @@
 //! directory that is kept, for what `build` makes), `{pid}` (the server's process; in commands of `stop` and `upgrade`)
 //! and `{lameduck}` (this tool, when it runs as the command `lameduck`).
 
+mod bad;
+mod paths;
 mod placeholders;
 mod shipped;
+mod stop;
 mod text;
+mod upgrade;
 
+pub use bad::BadAdapter;
+pub use paths::{Identity, Paths, Tells};
 pub use placeholders::Values;
 pub use shipped::{shipped, shipped_names};
+pub use stop::{LameDuck, Repeats, Stop};
 pub(crate) use text::signal_name;
 pub use text::{Command, Span};
+pub use upgrade::{ConfigChange, Done, Supervisor, Upgrade};
 
 use crate::address::{Place, Scheme};
-use crate::target::Signal;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 /// A server, as the suite knows it.
 #[derive(Clone, Debug, Deserialize)]
@@ -53,9 +60,16 @@ pub struct Adapter {
     /// Files written into `{dir}` before the start, placeholders put in; one that begins with `#!` can be executed.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// Programs that have to be in `PATH`, each with what to do where it is not.
+    #[serde(default)]
+    pub programs: BTreeMap<String, String>,
     /// A command run once before, for what has to be built; its working directory is `{build}`.
     #[serde(default)]
     pub build: Option<Command>,
+    /// A command that runs from before the server's start until after its end, such as the application behind a proxy. It
+    /// is no part of what is tested.
+    #[serde(default)]
+    pub beside: Option<Command>,
     /// Variables of the server's environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -96,16 +110,6 @@ pub struct Adapter {
     /// Something that runs already: where it is found and what is done to it. Not part of the file.
     #[serde(skip)]
     pub running: Option<Running>,
-}
-
-/// A lame-duck delay, and how the server is told of it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LameDuck {
-    /// How long it goes on accepting after the stop, not ready.
-    pub delay: Span,
-    /// Words added to the command.
-    pub add: Vec<String>,
 }
 
 /// What runs already, with any action done to it.
@@ -178,300 +182,6 @@ fn http1_only() -> Vec<Protocol> {
     vec![Protocol::H1]
 }
 
-/// How a server is stopped.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Stop {
-    /// The signal that asks for a graceful stop.
-    #[serde(deserialize_with = "text::signal")]
-    pub signal: Signal,
-    /// A command instead of the signal.
-    pub command: Option<Command>,
-    /// The file with the process id that signals go to; the process that was started when nothing is said.
-    pub pid_file: Option<String>,
-    /// The longest time the server gives its work.
-    pub deadline: Option<Span>,
-    /// What another stop signal does.
-    pub repeats: Option<Repeats>,
-    /// How long it goes on accepting after the stop, not ready.
-    pub lame_duck: Option<Span>,
-    /// Exit codes of a stop in which everything finished; death by signal n is 128 + n.
-    pub exit: Vec<i32>,
-    /// Exit codes of a stop that cut work; empty if it does not tell.
-    pub forced_exit: Vec<i32>,
-    /// What the last line of its log says.
-    pub last_words: Option<String>,
-    /// A command that shows the progress of a drain.
-    pub progress: Option<Command>,
-    /// Words added to the command that make one of its closing functions hang.
-    pub hanging_hook: Option<Vec<String>>,
-}
-
-impl Default for Stop {
-    fn default() -> Stop {
-        Stop {
-            signal: Signal::TERM,
-            command: None,
-            pid_file: None,
-            deadline: None,
-            repeats: None,
-            lame_duck: None,
-            exit: vec![0],
-            forced_exit: Vec::new(),
-            last_words: None,
-            progress: None,
-            hanging_hook: None,
-        }
-    }
-}
-
-/// What another stop signal does while a stop is under way.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Repeats {
-    /// It ends the wait at once.
-    Force,
-    /// Nothing more than the first.
-    Coalesce,
-}
-
-/// How a server is upgraded.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Upgrade {
-    /// The signal that asks for it, sent to the process that a stop signal goes to.
-    #[serde(default, deserialize_with = "text::optional_signal")]
-    pub signal: Option<Signal>,
-    /// A command instead of the signal; it has to return when the upgrade is done or has failed.
-    #[serde(default)]
-    pub command: Option<Command>,
-    /// Runs the command that starts the server once more, beside the first.
-    #[serde(default)]
-    pub replace: bool,
-    /// How its end is known, beside the command's.
-    #[serde(default)]
-    pub done: Done,
-    /// The longest time an upgrade takes.
-    #[serde(default = "ten_seconds")]
-    pub deadline: Span,
-    /// The program that an upgrade starts, as a path in `{dir}`; the tester puts others in its place.
-    #[serde(default)]
-    pub program: Option<String>,
-    /// What [`program`](Upgrade::program) leads to at first: a name looked up in `PATH`, or a path.
-    #[serde(default)]
-    pub program_from: Option<String>,
-    /// How long a new version may take until it is ready before it is given up.
-    #[serde(default)]
-    pub ready_timeout: Option<Span>,
-    /// How long the old version can still be had back.
-    #[serde(default)]
-    pub probation: Option<Span>,
-    /// The command that takes the upgrade back.
-    #[serde(default)]
-    pub rollback: Option<Command>,
-    /// The most old generations at a time.
-    #[serde(default)]
-    pub generations: Option<usize>,
-    /// The file that holds the process id of the newest generation.
-    #[serde(default)]
-    pub pid_file: Option<String>,
-    /// The socket that upgrades are asked for on.
-    #[serde(default)]
-    pub control: Option<String>,
-    /// How long old generations may go on after an upgrade.
-    #[serde(default)]
-    pub old_deadline: Option<Span>,
-    /// A build of another version that speaks to this one, put in the program's place for one case.
-    #[serde(default)]
-    pub other_version: Option<String>,
-    /// The file whose listed addresses a new generation binds, for the cases about changed addresses.
-    #[serde(default)]
-    pub config: Option<ConfigChange>,
-}
-
-/// Two contents of a configuration file that differ in an address.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfigChange {
-    /// The file in `{dir}`.
-    pub file: String,
-    /// With `{more_address}` as one more address.
-    pub more: String,
-}
-
-/// How the end of an upgrade is known.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Done {
-    /// Another process or generation answers new connections; without an identity, the command's end.
-    #[default]
-    Identity,
-    /// The command has ended.
-    Command,
-    /// A further line on standard output contains this.
-    Stdout(String),
-    /// A further line on standard error contains this.
-    Stderr(String),
-}
-
-/// A program that keeps the server running.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Supervisor {
-    /// Starts the server under it, where the adapter's own command starts the server alone.
-    #[serde(default)]
-    pub command: Option<Command>,
-    /// The file with its process id; the process that was started when nothing is said.
-    #[serde(default)]
-    pub pid_file: Option<String>,
-    /// Starts a supervisor again that takes the running server on; the first command again when nothing is said.
-    #[serde(default)]
-    pub restart: Option<Command>,
-    /// The signal that makes it start itself anew.
-    #[serde(default, deserialize_with = "text::optional_signal")]
-    pub upgrade_signal: Option<Signal>,
-    /// A command that does.
-    #[serde(default)]
-    pub upgrade_command: Option<Command>,
-}
-
-/// A server's paths.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Paths {
-    /// Answers 2xx at once.
-    pub fast: String,
-    /// Answers 2xx after `slow_takes`.
-    pub slow: Option<String>,
-    /// How long `slow` takes.
-    pub slow_takes: Option<Span>,
-    /// Answers a large body, at least 10 MB.
-    pub large: Option<String>,
-    /// Answers 2xx after so many milliseconds, `{ms}` put in.
-    pub slow_for: Option<String>,
-    /// A request that never ends by itself.
-    pub endless: Option<String>,
-    /// Takes `POST` with an order `{"id":"…","item":"duck","quantity":1}` and answers 2xx.
-    pub post: Option<String>,
-    /// Tells how often an id was executed, `{id}` put in, or without it how many there are in all; the answer is a number
-    /// or has a JSON field `count`.
-    pub count: Option<String>,
-    /// Takes a `POST` with a large body.
-    pub upload: Option<String>,
-    /// Answers early to a `POST` whose body it does not want.
-    pub reject: Option<String>,
-    /// Streams with chunks and an end.
-    pub stream: Option<String>,
-    /// Server-sent events.
-    pub sse: Option<String>,
-    /// A WebSocket that echoes.
-    pub ws: Option<String>,
-    /// A request that idles for a minute when nothing happens.
-    pub long_poll: Option<String>,
-    /// Starts a child process and answers.
-    pub child: Option<String>,
-    /// A method of gRPC that streams.
-    pub grpc_stream: Option<String>,
-    /// Readiness.
-    pub ready: Option<String>,
-    /// Liveness.
-    pub live: Option<String>,
-    /// Where `ready` and `live` are asked for, if not at the server's own address.
-    pub admin: Option<String>,
-}
-
-impl Default for Paths {
-    fn default() -> Paths {
-        Paths {
-            fast: "/".to_owned(),
-            slow: None,
-            slow_takes: None,
-            large: None,
-            slow_for: None,
-            endless: None,
-            post: None,
-            count: None,
-            upload: None,
-            reject: None,
-            stream: None,
-            sse: None,
-            ws: None,
-            long_poll: None,
-            child: None,
-            grpc_stream: None,
-            ready: None,
-            live: None,
-            admin: None,
-        }
-    }
-}
-
-/// Where a server tells who answers.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
-    /// A field of each answer's head.
-    #[serde(default)]
-    pub header: Option<String>,
-    /// A path whose answer tells it.
-    #[serde(default)]
-    pub path: Option<String>,
-    /// The field of the JSON object there; the whole answer when nothing is said.
-    #[serde(default)]
-    pub field: Option<String>,
-    /// Whether what it tells is a process id.
-    #[serde(default)]
-    pub tells: Tells,
-}
-
-/// What an identity is.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Tells {
-    /// A number or name that differs between generations.
-    #[default]
-    Generation,
-    /// The id of the process that answers and that signals go to.
-    Pid,
-    /// The id of a process that answers, started by the one that signals go to.
-    Worker,
-}
-
-impl Paths {
-    /// The path of this key, if it is declared.
-    ///
-    /// # Panics
-    /// When no path has this key: a mistake in a case, not in an adapter.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        let path = match key {
-            "fast" => return Some(&self.fast),
-            "slow" => &self.slow,
-            "large" => &self.large,
-            "slow_for" => &self.slow_for,
-            "endless" => &self.endless,
-            "post" => &self.post,
-            "count" => &self.count,
-            "upload" => &self.upload,
-            "reject" => &self.reject,
-            "stream" => &self.stream,
-            "sse" => &self.sse,
-            "ws" => &self.ws,
-            "long_poll" => &self.long_poll,
-            "child" => &self.child,
-            "grpc_stream" => &self.grpc_stream,
-            "ready" => &self.ready,
-            "live" => &self.live,
-            "admin" => &self.admin,
-            _ => panic!("no path has the key {key:?}"),
-        };
-        path.as_deref()
-    }
-}
-
-fn ten_seconds() -> Span {
-    Span::from_secs(10)
-}
-
 impl Adapter {
     /// Reads an adapter; `file` is what errors call the text.
     ///
@@ -531,12 +241,25 @@ impl Adapter {
         if self.speaks(Protocol::Tls) && !is_plain { Scheme::Https } else { Scheme::Http }
     }
 
+    /// The times that it declares of its own: one stop and one upgrade, each as long as it may be.
+    pub(crate) fn declared_times(&self) -> Duration {
+        let stop = [self.stop.deadline, self.stop.lame_duck, self.paths.slow_takes];
+        let delay = self.lame_duck.as_ref().map(|lame_duck| lame_duck.delay);
+        let of_upgrade = self
+            .upgrade
+            .iter()
+            .flat_map(|it| [Some(it.deadline), it.old_deadline, it.ready_timeout, it.probation]);
+        stop.into_iter().chain([delay]).chain(of_upgrade).flatten().map(|span| *span).sum()
+    }
+
     fn empty(name: &str) -> Adapter {
         Adapter {
             name: name.to_owned(),
             command: None,
             files: BTreeMap::new(),
+            programs: BTreeMap::new(),
             build: None,
+            beside: None,
             env: BTreeMap::new(),
             version: None,
             ready: Readiness::default(),
@@ -600,36 +323,17 @@ impl Adapter {
     fn commands(&self) -> impl Iterator<Item = &Command> {
         let upgrade = self.upgrade.as_ref();
         let of_upgrade = upgrade.into_iter().flat_map(|it| [&it.command, &it.rollback]);
-        let own =
-            [&self.command, &self.build, &self.version, &self.stop.command, &self.stop.progress];
+        let own = [
+            &self.command,
+            &self.beside,
+            &self.build,
+            &self.version,
+            &self.stop.command,
+            &self.stop.progress,
+        ];
         own.into_iter().chain(of_upgrade).flatten()
     }
 }
-
-/// An adapter that cannot be used: the file, the line, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadAdapter(String);
-
-impl BadAdapter {
-    fn at(file: &str, text: &str, error: &toml::de::Error) -> BadAdapter {
-        let line = error.span().map(|span| text[..span.start].lines().count().max(1));
-        // A span at the start of a line counts the lines before it only.
-        let line = line.map(|line| match error.span() {
-            Some(span) if text[..span.start].ends_with('\n') => line + 1,
-            Some(_) | None => line,
-        });
-        let place = line.map_or(file.to_owned(), |line| format!("{file}:{line}"));
-        BadAdapter(format!("{place}: {}", error.message().replace('\n', "; ")))
-    }
-}
-
-impl fmt::Display for BadAdapter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadAdapter {}
 
 #[cfg(test)]
 mod tests {

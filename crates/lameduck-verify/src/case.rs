@@ -6,6 +6,10 @@ use crate::stage::Stage;
 use crate::target::TargetError;
 use crate::verdict::{Level, Verdict};
 use std::io;
+use std::time::Duration;
+
+/// How long a case takes at most that says nothing else.
+pub const CASE_TAKES: Duration = Duration::from_secs(15);
 
 /// One case of the suite.
 #[derive(Debug)]
@@ -36,6 +40,16 @@ impl Case {
     /// As in `SIG`.
     pub fn group(&self) -> &'static str {
         self.id.split('/').next().unwrap_or(self.id)
+    }
+
+    /// What in a server usually causes a miss, and what mends it.
+    pub fn hint(&self) -> Option<&'static str> {
+        crate::cases::hint(self.id)
+    }
+
+    /// How long it takes at most, beside the times that its target declares, when all is well.
+    pub fn takes(&self) -> Duration {
+        crate::cases::longer(self.id).unwrap_or(CASE_TAKES)
     }
 
     /// Why this target cannot be tried, if it cannot.

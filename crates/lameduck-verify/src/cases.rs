@@ -4,6 +4,7 @@ mod acc;
 mod drn;
 mod h1;
 mod h2;
+mod hints;
 mod rdy;
 mod sig;
 mod sse;
@@ -13,6 +14,7 @@ mod witness;
 mod ws;
 
 use crate::case::Case;
+use std::time::Duration;
 
 /// The groups in the order of the list: each name with its cases.
 const GROUPS: &[(&str, &str, &[Case])] = &[
@@ -36,6 +38,19 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 /// The groups: name and what it is about.
 pub fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
     GROUPS.iter().map(|(name, about, _)| (*name, *about))
+}
+
+/// The cases that take longer than others: they upgrade often, or wait for what is slow on purpose.
+const LONGER: &[(&str, Duration)] = &[];
+
+/// How long the case with this id takes, where it is one that takes longer than others.
+pub(crate) fn longer(id: &str) -> Option<Duration> {
+    LONGER.iter().find(|(of, _)| *of == id).map(|(_, takes)| *takes)
+}
+
+/// What usually causes a miss of the case with this id, and what mends it.
+pub(crate) fn hint(id: &str) -> Option<&'static str> {
+    hints::of(id)
 }
 
 /// The case with this id.

@@ -37,6 +37,7 @@ pub use watch::{Until, watch};
 use crate::address::{Address, Place, Scheme};
 use crate::answer::{Answer, Head};
 use crate::fate::{Fate, Tally};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use secure::{HANDSHAKE_LIMIT, Session};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
@@ -304,6 +305,12 @@ impl Wire {
         self.read_some(limit)
     }
 
+    /// Waits up to `limit` until bytes or an end could be read, and leaves them where they are.
+    pub fn wait_readable(&self, limit: Duration) -> io::Result<bool> {
+        let left = Timespec::try_from(limit).ok();
+        Ok(poll(&mut [PollFd::new(self, PollFlags::IN)], left.as_ref())? > 0)
+    }
+
     /// When the first byte was read.
     pub fn first_byte(&self) -> Option<Instant> {
         self.first_byte
@@ -348,9 +355,7 @@ impl Wire {
 
     /// Waits up to `limit` for bytes or an end, and reads once; says whether anything came.
     fn read_some(&mut self, limit: Duration) -> io::Result<bool> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let limit = Timespec::try_from(limit).ok();
-        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], limit.as_ref())? == 0 {
+        if !self.wait_readable(limit)? {
             return Ok(false);
         }
         self.read_once(&mut [0; READ_BYTES]);

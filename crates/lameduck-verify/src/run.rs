@@ -1,13 +1,18 @@
 //! Runs the cases against a target and makes the report.
 
+mod attempt;
+
+pub use attempt::{CASE_MARGIN, CASE_ROUNDS};
+
 use crate::adapter::Adapter;
 use crate::case::{Case, Fault, Finding};
 use crate::cases;
 use crate::stage::scratch::Scratch;
-use crate::stage::{ASK_LIMIT, COMMAND_LIMIT, Launch, Service, Stage, ask, run_command};
+use crate::stage::{ASK_LIMIT, COMMAND_LIMIT, Launch, Service, ask, find_program, run_command};
 use crate::verdict::{CaseResult, Environment, Level, Subject, SuiteReport, Verdict};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the adapter's `build` may take.
@@ -25,12 +30,13 @@ const BUILD_LIMIT: Duration = Duration::from_secs(600);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Suite {
-    adapter: Adapter,
+    adapter: Arc<Adapter>,
     cases: Vec<String>,
     groups: Vec<String>,
     repeat: usize,
     seed: u64,
     strict: bool,
+    limit: Option<Duration>,
 }
 
 /// Is told how a run goes on. Reports that are shown while it runs are made from these.
@@ -65,7 +71,15 @@ impl Progress for Silent {}
 impl Suite {
     /// Every case once, against this target.
     pub fn new(adapter: Adapter) -> Suite {
-        Suite { adapter, cases: Vec::new(), groups: Vec::new(), repeat: 1, seed: 0, strict: false }
+        Suite {
+            adapter: Arc::new(adapter),
+            cases: Vec::new(),
+            groups: Vec::new(),
+            repeat: 1,
+            seed: 0,
+            strict: false,
+            limit: None,
+        }
     }
 
     /// This case, and others that are named.
@@ -95,6 +109,14 @@ impl Suite {
     /// A SHOULD that is not met is a failure.
     pub fn strict(mut self, strict: bool) -> Suite {
         self.strict = strict;
+        self
+    }
+
+    /// Each case has ended by then or is [inconclusive](Verdict::Inconclusive): its target is killed, and the run goes on
+    /// with the next. When nothing is said, the limit is what the case [takes](Case::takes), [`CASE_ROUNDS`] times what the
+    /// target declares of its own times, and [`CASE_MARGIN`].
+    pub fn case_limit(mut self, limit: Duration) -> Suite {
+        self.limit = Some(limit);
         self
     }
 
@@ -130,6 +152,7 @@ impl Suite {
     pub fn run(&self, progress: &mut dyn Progress) -> Result<SuiteReport, SuiteError> {
         let chosen = self.chosen()?;
         let began = Instant::now();
+        self.look_for_programs()?;
         let build = Build::of(&self.adapter)?;
         self.try_target(build.path())?;
         let subject = subject(&self.adapter, build.path());
@@ -147,6 +170,21 @@ impl Suite {
         let report = SuiteReport { subject, environment, results, took: began.elapsed() };
         progress.ended(&report);
         Ok(report)
+    }
+
+    /// Each missing program is named with what installs it.
+    fn look_for_programs(&self) -> Result<(), SuiteError> {
+        let missing: Vec<String> = self
+            .adapter
+            .programs
+            .iter()
+            .filter(|(program, _)| find_program(program).is_none())
+            .map(|(program, remedy)| format!("{program} is not in PATH ({remedy})"))
+            .collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(SuiteError(missing.join("; "))),
+        }
     }
 
     /// The target can be started and answers on its fast path: otherwise every case would fail for that reason alone.
@@ -195,13 +233,14 @@ impl Suite {
             result.reason = reason;
             return result;
         }
-        let mut stage = Stage::new(&self.adapter, case, build, self.seed);
-        let found = (case.run)(&mut stage);
-        let left = stage.finish();
+        let limit = self.limit.unwrap_or_else(|| attempt::outer_limit(case, &self.adapter));
+        let (found, left) = attempt::attempt(&self.adapter, case, build, self.seed, limit);
         let Finding { verdict, reason } = found
             .unwrap_or_else(|Fault(reason)| Finding { verdict: Verdict::Inconclusive, reason });
         result.verdict = self.judged(case.level, verdict);
         result.reason = reason;
+        let is_missed = matches!(result.verdict, Verdict::Fail | Verdict::Warn);
+        result.hint = case.hint().filter(|_| is_missed).map(str::to_owned);
         result.took = began.elapsed();
         result.tally = left.tally;
         result.figures = left.figures;

@@ -65,14 +65,28 @@ pub(crate) struct Left {
     pub(crate) said: Option<String>,
 }
 
+impl Left {
+    /// What is known of a stage that cannot be asked any more.
+    pub(crate) fn recorded(recorder: &Recorder) -> Left {
+        let (trace, tally) = recorder.finish();
+        Left { trace, tally, figures: Vec::new(), said: None }
+    }
+}
+
 impl<'a> Stage<'a> {
-    pub(crate) fn new(adapter: &'a Adapter, case: &Case, build: &'a Path, seed: u64) -> Stage<'a> {
+    pub(crate) fn new(
+        adapter: &'a Adapter,
+        case: &Case,
+        build: &'a Path,
+        seed: u64,
+        recorder: Recorder,
+    ) -> Stage<'a> {
         // Each case has numbers of its own, whichever cases run before it.
         let of_case =
             case.id.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         Stage {
             adapter,
-            recorder: Recorder::begin(),
+            recorder,
             build,
             random: seed ^ of_case,
             service: None,

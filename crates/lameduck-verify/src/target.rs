@@ -12,6 +12,7 @@
 mod capture;
 mod guardian;
 pub mod proc;
+mod scope;
 
 pub use guardian::abandon;
 pub(crate) use guardian::is_leaving;
@@ -21,6 +22,7 @@ use capture::Capture;
 use guardian::Guardian;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, kill_process, kill_process_group, pidfd_open};
+pub(crate) use scope::Scope;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -42,6 +44,9 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a process may take to show in `/proc` that it has stopped (SIGSTOP acts at its next chance).
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the first process of a server that goes on may take until it has done what it was told.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// How long killed processes may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -155,10 +160,17 @@ impl Target {
         Err(self.error("stop", format!("not every thread stopped within {STOP_LIMIT:?}")))
     }
 
-    /// Lets the server and its descendants go on (SIGCONT).
+    /// Lets the server and its descendants go on (SIGCONT). Its first process goes on before the others do, so that what
+    /// it was told meanwhile and passes on reaches them before they work on.
     pub fn thaw(&mut self) -> Result<(), TargetError> {
-        let processes = self.family();
-        self.signal_all(&processes, Signal::CONT)
+        let first = self.pid();
+        let others: Vec<u32> = self.family().into_iter().filter(|pid| *pid != first).collect();
+        self.signal_all(&[first], Signal::CONT)?;
+        if !others.is_empty() {
+            // One that never rests has had its head start when the time is over.
+            let _ = within(HEAD_START, || proc::is_at_rest(first));
+        }
+        self.signal_all(&others, Signal::CONT)
     }
 
     /// Waits until the server has ended. It may be called again. What it wrote is in [`stdout`](Target::stdout) and
@@ -237,7 +249,7 @@ impl Target {
     /// Every process of the server that lives: its tree, its process group, and whoever inherited its [`MARK`].
     pub fn family(&self) -> Vec<u32> {
         let mut found = self.tree();
-        found.extend(proc::marked(&self.mark, self.pid()));
+        found.extend(proc::marked(&self.mark, Some(self.pid())));
         found.sort_unstable();
         found.dedup();
         // A zombie has ended; only its parent has not looked yet. Process 0 is nobody's.
@@ -289,7 +301,7 @@ impl Target {
         for pid in descendants.into_iter().filter_map(as_pid) {
             let _ = kill_process(pid, Signal::KILL);
         }
-        guardian::kill_marked(&self.mark, self.pid());
+        guardian::kill_marked(&self.mark, Some(self.pid()));
     }
 
     fn wait_ready(&mut self, ready: &Ready, limit: Duration) -> Result<(), TargetError> {
@@ -316,7 +328,8 @@ impl Target {
                 return Err(self.error("start", "it ended before it was ready"));
             }
             if Instant::now() >= deadline {
-                return Err(self.error("reach", format!("{address} after {limit:?}: {error}")));
+                let why = format!("nothing answers at {address} after {limit:?}: {error}");
+                return Err(self.error("wait for", why));
             }
             std::thread::sleep(CONNECT_PAUSE);
         }
@@ -394,13 +407,14 @@ impl Start {
         let failed = |error: &dyn fmt::Display| TargetError(format!("start {name}: {error}"));
         let mark = guardian::new_mark();
         self.command.env(MARK, &mark);
-        let mut child = self.command.spawn().map_err(|error| failed(&error))?;
+        // First, so that there is no moment in which the server is there and its guardian is not.
+        let mut guardian = Guardian::of(&mark).map_err(|error| failed(&error))?;
+        let mut child = self.command.spawn().map_err(|error| failed(&why(&self.command, error)))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let pid = Pid::from_child(&child);
         let opened = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
-        let guarded = opened.and_then(|pidfd| Ok((pidfd, Guardian::of(child.id(), &mark)?)));
-        let (pidfd, guardian) = guarded.map_err(|error| {
-            // Not guarded yet, so it is ended here; the first error is the one that matters.
+        let pidfd = guardian.started(child.id()).and(opened).map_err(|error| {
+            // Nobody will wait for it, so it is ended here; the first error is the one that matters.
             let _ = child.kill().and_then(|()| child.wait());
             failed(&error)
         })?;
@@ -458,6 +472,15 @@ impl std::error::Error for TargetError {}
 
 fn exit(status: ExitStatus, elapsed: Duration) -> Exit {
     Exit { code: status.code(), signal: status.signal(), elapsed }
+}
+
+/// What a missing program means is told in words: it is the first thing that goes wrong for a stranger.
+fn why(command: &Command, error: io::Error) -> String {
+    let is_a_name = !command.get_program().as_encoded_bytes().contains(&b'/');
+    match error.kind() {
+        io::ErrorKind::NotFound if is_a_name => "no program of this name is in PATH".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 fn as_pid(pid: u32) -> Option<Pid> {

@@ -141,3 +141,66 @@ fn a_killed_tester_leaves_no_server() {
     assert_eq!(tester.wait(SOON).unwrap().signal, Some(9));
     assert!(wait_gone(held), "process {held} outlived its tester");
 }
+
+/// Not a test of its own: a tester that does nothing but start servers, for the next one, which kills it.
+#[test]
+fn start_servers() {
+    let Some(name) = std::env::var_os("START_SERVERS") else { return };
+    println!("starting");
+    loop {
+        let script = "exec sleep 600";
+        let started = Target::command("/bin/sh").args(["-c", script]).env("SERVED", &name).start();
+        drop(started);
+    }
+}
+
+/// The living processes that carry this name in their environment.
+fn named(name: &str) -> usize {
+    let wanted = format!("SERVED={name}");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let has_name = |entry: &std::fs::DirEntry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    processes.filter(has_name).count()
+}
+
+#[test]
+fn a_tester_killed_while_it_starts_a_server_leaves_none() {
+    for round in 0..20 {
+        let name = format!("{}-{round}", std::process::id());
+        let mut tester = Target::command(std::env::current_exe().unwrap())
+            .args(["--exact", "start_servers", "--nocapture"])
+            .env("START_SERVERS", &name)
+            .ready(Ready::Stdout("starting".into()))
+            .start()
+            .unwrap();
+        let deadline = Instant::now() + SOON;
+        while named(&name) == 0 && Instant::now() < deadline {}
+        tester.signal(Signal::KILL).unwrap();
+        tester.wait(SOON).unwrap();
+        while named(&name) > 0 {
+            assert!(Instant::now() < deadline, "round {round}: a server outlived its tester");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn what_the_first_process_passes_on_is_there_before_the_others_go_on() {
+    // A shell looks at USR1 before CONT when both are there, and at CONT first when USR1 comes later.
+    let script = r#"
+        (trap 'echo told; exit 0' USR1; trap 'echo went on' CONT; echo up; while :; do :; done) & child=$!
+        trap 'kill -USR1 $child; wait $child; exit 0' TERM
+        wait
+    "#;
+    for _ in 0..10 {
+        let mut target = shell(script).ready(Ready::Stdout("up".into())).start().unwrap();
+        target.freeze().unwrap();
+        target.signal(Signal::TERM).unwrap();
+        target.thaw().unwrap();
+        target.wait(SOON).unwrap();
+        let said = target.whole_stdout(SOON).unwrap();
+        assert_eq!(said.lines().nth(1), Some("told"), "{said}");
+    }
+}

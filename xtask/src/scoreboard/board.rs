@@ -95,6 +95,11 @@ impl Row {
         })
     }
 
+    /// How often each case was run.
+    pub fn runs(&self) -> usize {
+        self.cells.iter().map(|cell| cell.verdicts.len()).max().unwrap_or(1).max(1)
+    }
+
     pub fn count(&self, verdict: &str) -> usize {
         self.cells.iter().filter(|cell| cell.verdict() == verdict).count()
     }
@@ -155,7 +160,7 @@ mod tests {
             "subject": {"version": "1"}, "environment": {"began": 7},
             "results": [result("PASS"), result("FAIL"), result("PASS")]});
         let row = Row::read("x", &report.to_string()).unwrap();
-        assert_eq!((row.count("FAIL"), row.cells.len()), (1, 1));
+        assert_eq!((row.count("FAIL"), row.cells.len(), row.runs()), (1, 1, 3));
         assert_eq!(row.unstable(), ["SIG/1 1 FAIL, 2 PASS (was FAIL)"]);
         assert!(Row::read("x", r#"{"schema": "other/1"}"#).is_err());
     }

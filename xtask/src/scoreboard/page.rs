@@ -42,7 +42,8 @@ pub fn section(board: &Board) -> String {
         "`cargo xtask scoreboard` runs the suite of `lameduck verify` against every server it has an adapter for, at \
          the adapters' settings, and writes this section. Run on {} with {} on {}, {} processors, loopback. A MUST \
          that is not met is ✕, a SHOULD that is not met !, a case that could not be judged ?, and one whose needs the \
-         server does not have ·.\n",
+         server does not have ·. Where a case was run several times the worst counts, and one that did not end the same \
+         way each time is named below.\n",
         date(first.began),
         first.tester,
         first.kernel,
@@ -61,13 +62,15 @@ pub fn section(board: &Board) -> String {
 }
 
 fn servers(out: &mut String, board: &Board) {
-    let _ =
-        writeln!(out, "| server | version | pass | warn | fail | inconclusive | skipped | took |");
-    let _ = writeln!(out, "|---|---|---:|---:|---:|---:|---:|---:|");
+    let _ = writeln!(
+        out,
+        "| server | version | pass | warn | fail | inconclusive | skipped | runs | one took |"
+    );
+    let _ = writeln!(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|");
     for row in &board.rows {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {:.0} s |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {:.0} s |",
             row.name,
             cell(&row.version),
             row.count("PASS"),
@@ -75,11 +78,12 @@ fn servers(out: &mut String, board: &Board) {
             row.count("FAIL"),
             row.count("INCONCLUSIVE"),
             row.count("SKIP"),
-            row.took
+            row.runs(),
+            row.took / row.runs() as f64
         );
     }
     for (name, why) in &board.missing {
-        let _ = writeln!(out, "| {name} | not run: {} | | | | | | |", cell(why));
+        let _ = writeln!(out, "| {name} | not run: {} | | | | | | | |", cell(why));
     }
     out.push('\n');
 }

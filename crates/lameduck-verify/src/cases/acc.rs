@@ -9,13 +9,16 @@ use crate::probe::http1::HalfHeads;
 use crate::probe::{End, Until, Wire};
 use crate::stage::Stage;
 use crate::verdict::Level::{Must, Should};
+use crate::verdict::Verdict;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 /// Connections put into the accept queue.
-const QUEUED: usize = 50;
+const QUEUED: usize = 500;
+/// What races with the close is tried so often, until something is lost: a race that is won once is not won always.
+const ROUNDS: usize = 3;
 /// Connections with half a head.
 const HALF: usize = 10;
 /// When the other half follows, after the stop.
@@ -38,8 +41,8 @@ pub(super) const CASES: &[Case] = &[
         id: "ACC/1",
         level: Must,
         title: "requests in the accept queue are answered",
-        setup: "the server is stopped by SIGSTOP while 50 clients (or as many as its queue takes) connect and send a request each",
-        action: "the stop signal, then SIGCONT",
+        setup: "the server is stopped by SIGSTOP while 500 clients (or as many as its queue takes) connect and send a request each",
+        action: "the stop signal, then SIGCONT; three times",
         criterion: "each of them is answered in full",
         why: "the kernel accepted these connections in the server's name; closing the listener resets them",
         source: "gunicorn#3397; six of six servers measured lose some",
@@ -51,7 +54,7 @@ pub(super) const CASES: &[Case] = &[
         level: Must,
         title: "silent connections in the accept queue are closed in order",
         setup: "as ACC/1, but the clients send nothing",
-        action: "the stop signal, then SIGCONT",
+        action: "the stop signal, then SIGCONT; three times",
         criterion: "each is closed with FIN, none reset, before the server's deadline",
         why: "a reset looks like a crash to a client that was about to send",
         source: "measured: closing a listener resets what waits in its queue",
@@ -144,14 +147,29 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
+/// Tries it [`ROUNDS`] times, or until it is not passed.
+fn again_and_again(stage: &mut Stage<'_>, once: impl Fn(&mut Stage<'_>) -> Outcome) -> Outcome {
+    let mut found = once(stage)?;
+    for _ in 1..ROUNDS {
+        if found.verdict != Verdict::Pass {
+            break;
+        }
+        found = once(stage)?;
+    }
+    Ok(found)
+}
+
 fn queue(stage: &mut Stage<'_>) -> Outcome {
+    again_and_again(stage, queue_once)
+}
+
+fn queue_once(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let mut queued = stage.backlog(QUEUED)?;
     stage.stop()?;
     stage.thaw()?;
     queued.watch(Until::Answered, stage.exit_limit())?;
     let (fates, queued) = (queued.fates(), queued.len() as u64);
-    stage.figure("answered from the queue", fates.answered() as f64, "requests");
     if fates.sent() < queued {
         return inconclusive(format!("only {} of {queued} requests were sent", fates.sent()));
     }
@@ -162,6 +180,10 @@ fn queue(stage: &mut Stage<'_>) -> Outcome {
 }
 
 fn silent_queue(stage: &mut Stage<'_>) -> Outcome {
+    again_and_again(stage, silent_queue_once)
+}
+
+fn silent_queue_once(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let mut queued = stage.silent_backlog(QUEUED)?;
     stage.stop()?;

@@ -59,7 +59,7 @@ pub(super) const CASES: &[Case] = &[
         id: "H1/4",
         level: Should,
         title: "a request that crosses the close is answered or never run",
-        setup: "kept-alive connections, idle; a slow request holds the drain",
+        setup: "100 kept-alive connections, idle; a slow request holds the drain",
         action: "the stop signal, and a request on an idle connection at the same moment and 1, 5, 20 and 100 ms later",
         criterion: "each is answered, or its connection is closed and it has not run; none is lost after it ran",
         why: "a request that ran and was not answered cannot be sent again safely: the keep-alive race",

@@ -23,10 +23,15 @@ const IDLE_EXITS: usize = 3;
 const QUICK_EXIT: Duration = Duration::from_millis(100);
 /// After the last byte of the last answer.
 const LAG: Duration = Duration::from_millis(250);
+/// When the stop comes, in percent of the time that the answer takes: a poll that is soon after one is late after another.
+const STOPPED_AT: [u32; 4] = [40, 30, 55, 20];
+/// The quickest of so many exits counts for each: a poll is as late every time, a busy machine is not.
+const LAG_TRIES: usize = 3;
 /// After the deadline, or after a forcing signal.
 const FORCED_EXIT: Duration = Duration::from_secs(1);
 /// When a stop comes during the start.
 const EARLY: [u64; 4] = [0, 5, 20, 50];
+
 pub(super) const CASES: &[Case] = &[
     Case {
         id: "SIG/1",
@@ -34,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
         title: "an idle server exits when it is told to",
         setup: "the server is ready and has no connection",
         action: "the stop signal",
-        criterion: "each of three times it exits by itself within 1 s with the code of a clean stop; once within 100 ms to pass without a warning",
+        criterion: "each of three times it exits by itself within 1 s (the quickest of three counts) with the code of a clean stop; once within 100 ms to pass without a warning",
         why: "a restart waits for it, and a supervisor that loses patience kills",
         source: "Go polls every 500 ms, uvicorn every 100 ms",
         needs: &[Need::Stop],
@@ -45,8 +50,8 @@ pub(super) const CASES: &[Case] = &[
         level: Must,
         title: "it exits right after its last answer, and not before",
         setup: "one slow request is being worked on",
-        action: "the stop signal",
-        criterion: "the answer comes in full, and the server exits within 250 ms of its last byte",
+        action: "the stop signal, at four moments of the request",
+        criterion: "the answer comes in full, and the server exits within 250 ms of its last byte (the quickest of three counts for each moment)",
         why: "each restart of each instance waits for what is wasted here",
         source: "Go's Shutdown polls with a back-off to 500 ms; Node waits for its keep-alive limit",
         needs: &[Need::Stop, Need::Path("slow")],
@@ -194,25 +199,28 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
+/// What became of one idle server that was told to stop.
+enum Idle {
+    /// It took so long.
+    Gone(Duration),
+    /// The case is over.
+    Over(Outcome),
+}
+
 fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
     let (mut slowest, mut quickest) = (Duration::ZERO, Duration::MAX);
-    // A busy machine makes one exit late; a server that polls is late most of the time.
     for _ in 0..IDLE_EXITS {
-        stage.start()?;
-        let told = stage.stop()?;
-        let Some(gone) = stage.wait_gone(stage.exit_limit()) else { return still_runs(told) };
-        match gone.code() {
-            Some(code) if !stage.adapter.stop.exit.contains(&code) => {
-                return fail(format!(
-                    "it exited with code {code}, which is not one of a clean stop"
-                ));
+        // A busy machine makes one exit late; a server that polls is late most of the time.
+        let mut took = Duration::MAX;
+        for _ in 0..LAG_TRIES {
+            match idle_exit_once(stage)? {
+                Idle::Over(outcome) => return outcome,
+                Idle::Gone(after) => took = took.min(after),
             }
-            Some(_) => {}
-            None => {
-                return inconclusive("its exit code cannot be seen: it is not the tester's child");
+            if took <= IDLE_EXIT {
+                break;
             }
         }
-        let took = gone.at.duration_since(told).saturating_sub(stage.lame_duck());
         (slowest, quickest) = (slowest.max(took), quickest.min(took));
     }
     stage.figure_ms("exit when idle", quickest);
@@ -226,26 +234,76 @@ fn idle_exit(stage: &mut Stage<'_>) -> Outcome {
     }
 }
 
-fn exit_after_answer(stage: &mut Stage<'_>) -> Outcome {
+fn idle_exit_once(stage: &mut Stage<'_>) -> Result<Idle, Fault> {
     stage.start()?;
+    let told = stage.stop()?;
+    let Some(gone) = stage.wait_gone(stage.exit_limit()) else {
+        return Ok(Idle::Over(still_runs(told)));
+    };
+    Ok(match gone.code() {
+        Some(code) if !stage.adapter.stop.exit.contains(&code) => Idle::Over(fail(format!(
+            "it exited with code {code}, which is not one of a clean stop"
+        ))),
+        Some(_) => Idle::Gone(gone.at.duration_since(told).saturating_sub(stage.lame_duck())),
+        None => {
+            Idle::Over(inconclusive("its exit code cannot be seen: it is not the tester's child"))
+        }
+    })
+}
+
+/// One exit after an answer, with the stop at this part of the time that the answer takes.
+enum Left {
+    /// So long after the last byte, or right after the lame-duck time.
+    After(Duration),
+    /// Not as it should be.
+    Missed(String),
+}
+
+fn exit_after_answer(stage: &mut Stage<'_>) -> Outcome {
+    let mut slowest = Duration::ZERO;
+    for percent in STOPPED_AT {
+        let mut quickest = Duration::MAX;
+        for _ in 0..LAG_TRIES {
+            match left_after_answer(stage, percent)? {
+                Left::Missed(what) => return fail(what),
+                Left::After(lag) => quickest = quickest.min(lag),
+            }
+            if quickest <= LAG {
+                break;
+            }
+        }
+        slowest = slowest.max(quickest);
+        if slowest > LAG {
+            break;
+        }
+    }
+    stage.figure_ms("exit after the last answer", slowest);
+    let text = format!("it exited {} after the last byte of its answer", milliseconds(slowest));
+    if slowest <= LAG { pass(text) } else { fail(text) }
+}
+
+fn left_after_answer(stage: &mut Stage<'_>, percent: u32) -> Result<Left, Fault> {
+    stage.start()?;
+    let begun = Instant::now();
     let (mut wires, takes) = stage.in_flight(1)?;
+    wires.watch(Until::Answered, (takes * percent / 100).saturating_sub(begun.elapsed()))?;
     let told = stage.stop()?;
     wires.watch(Until::Answered, takes + SOON)?;
     let fates = wires.fates();
     if fates.lost() > 0 {
-        return fail(format!("the request was lost: {}", losses(&fates)));
+        return Ok(Left::Missed(format!("the request was lost: {}", losses(&fates))));
     }
     let last = wires[0].last_byte().unwrap_or(told);
     // The client keeps its connection, as a browser does, unless it was told that it ends.
     if wires[0].answers().iter().any(|head| head.persistence == Persistence::Close) {
         drop(wires);
     }
-    let gone = stage.wait_gone(stage.exit_limit().max(SOON * 2));
-    let Some(gone) = gone else { return still_runs(told) };
-    let lag = gone.at.saturating_duration_since(last);
-    stage.figure_ms("exit after the last answer", lag);
-    let text = format!("it exited {} after the last byte of its answer", milliseconds(lag));
-    if lag <= LAG || gone.at <= told + stage.lame_duck() + LAG { pass(text) } else { fail(text) }
+    let Some(gone) = stage.wait_gone(stage.exit_limit().max(SOON * 2)) else {
+        let ran = told.elapsed().as_secs_f64();
+        return Ok(Left::Missed(format!("it still runs {ran:.1} s after the stop")));
+    };
+    let lame_duck_over = told + stage.lame_duck();
+    Ok(Left::After(gone.at.saturating_duration_since(last.max(lame_duck_over))))
 }
 
 fn vanished(stage: &mut Stage<'_>) -> Outcome {
@@ -314,11 +372,18 @@ fn early_stop(stage: &mut Stage<'_>) -> Outcome {
 
 fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
     let closed = ["sh", "-c", "exec \"$@\" >&- 2>&-", "sh"].map(str::to_owned).to_vec();
-    stage.start_as(Launch { prefix: closed, ready_by_connect: true, ..Launch::default() })?;
+    let start_closed = |stage: &mut Stage<'_>| {
+        let prefix = closed.clone();
+        stage.start_as(Launch { prefix, ready_by_connect: true, ..Launch::default() })
+    };
+    let closed = start_closed(stage).or_else(|_| start_closed(stage));
     let limit = stage.deadline() + stage.lame_duck() + FORCED_EXIT;
-    stage.stop()?;
-    if stage.wait_gone(limit).is_none() {
-        return fail("with standard output and error closed it does not exit");
+    let serves_closed = closed.is_ok();
+    if serves_closed {
+        stage.stop()?;
+        if stage.wait_gone(limit).is_none() {
+            return fail("with standard output and error closed it does not exit");
+        }
     }
     let (_reader, writer) = std::io::pipe()?;
     let (stdout, stderr) = (Stdio::from(writer.try_clone()?), Stdio::from(writer.try_clone()?));
@@ -337,7 +402,10 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
     stage.note("the pipe is full");
     stage.stop()?;
     match stage.wait_gone(limit) {
-        Some(_) => pass("it exits with its output closed, and with its output full"),
+        Some(_) if serves_closed => {
+            pass("it exits with its output closed, and with its output full")
+        }
+        Some(_) => pass("it exits with its output full; with its output closed it does not start"),
         None => fail("with standard output and error a full pipe it does not exit"),
     }
 }

@@ -65,6 +65,8 @@ pub struct Service {
     replaced: Vec<Target>,
     /// The process that signals go to, if it is another.
     main: Option<u32>,
+    /// What runs beside it, for as long as this lives.
+    _beside: Option<Target>,
     scratch: Scratch,
 }
 
@@ -105,9 +107,20 @@ impl Service {
             .with("tls_address", tls.to_string())
             .with("more_address", more.to_string());
         prepare(adapter, &values, &scratch)?;
+        let beside = beside(adapter, &values, &scratch)?;
         let target = launched(adapter, &values, &scratch, launch)?;
         let replaced = Vec::new();
-        Ok(Service { address, admin, more, values, target, replaced, main: None, scratch })
+        Ok(Service {
+            address,
+            admin,
+            more,
+            values,
+            target,
+            replaced,
+            main: None,
+            _beside: beside,
+            scratch,
+        })
     }
 
     /// The placeholders of a command that has nothing to do with a running server.
@@ -323,6 +336,16 @@ fn prepare(adapter: &Adapter, values: &Values, scratch: &Scratch) -> Result<(), 
             .map_err(|error| Fault(format!("link {program} to {}: {error}", found.display())))?;
     }
     Ok(())
+}
+
+/// Starts what runs beside the server; whether it is ready shows by the server's own readiness.
+fn beside(adapter: &Adapter, values: &Values, scratch: &Scratch) -> Result<Option<Target>, Fault> {
+    let Some(command) = &adapter.beside else { return Ok(None) };
+    let words: Vec<String> = command.0.iter().map(|word| values.put_in(word)).collect();
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| Fault("`beside` is empty".to_owned()))?;
+    let start = Target::command(program_of(program)).args(arguments).directory(scratch.path());
+    Ok(Some(start.start()?))
 }
 
 /// A program by its path, or by its name in `PATH`.

@@ -1,40 +1,52 @@
-//! Kills a server whose tester died without a chance to clean up (SIGKILL, Ctrl-C on a test run).
+//! Kills a server whose tester died without a chance to clean up (SIGKILL, Ctrl-C on a test run), however early.
 
-use super::{KILL_ROUNDS, MARK, PROC_PAUSE, as_pid, proc};
+use super::{KILL_ROUNDS, MARK, PROC_PAUSE, Scope, as_pid, proc};
 use rustix::process::{Signal, kill_process, kill_process_group};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Waits for the end of a pipe, then kills the process group `$0` and whoever has the mark `$1`, until none is found.
+/// Reads the number of a process group, if it is told one, and waits for the end of the pipe. Then kills that group and
+/// whoever has the mark `$0`, until two looks in a row find nobody: a process that is just becoming the server shows
+/// its mark a moment after it let go of the pipe.
 const SCRIPT: &str = r#"
+read -r group
 read -r _
-kill -s KILL -- "-$0" 2>/dev/null
-for _ in 1 2 3 4 5; do
-    found=$(grep -slzxF -e "$1" /proc/[0-9]*/environ) || exit 0
-    for file in $found; do
+[ -z "$group" ] || kill -s KILL -- "-$group" 2>/dev/null
+quiet=0
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    quiet=$((quiet + 1))
+    for file in $(grep -slzxF -e "$0" /proc/[0-9]*/environ); do
+        quiet=0
         pid=${file#/proc/}
         kill -s KILL "${pid%/environ}" 2>/dev/null
     done
+    [ $quiet -lt 2 ] || exit 0
 done
 "#;
 
 /// A shell that waits for the end of a pipe only the tester holds. The kernel closes the pipe however the
 /// tester ends, so neither polling nor a parent-death signal (which needs unsafe code, and goes by thread) is
 /// needed.
+///
+/// It is there before its server is, and knows it by the mark: a tester that dies while it starts the server leaves
+/// none. The server's process holds the pipe too, as everything of the tester's, until it is the server's program,
+/// and from then on it carries the mark.
 #[derive(Debug)]
 pub(super) struct Guardian {
     shell: Child,
-    guarded: Guarded,
+    mark: String,
 }
 
-/// The process group and the mark of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A server that may be alive.
+#[derive(Clone, Debug)]
 struct Guarded {
-    group: u32,
     mark: String,
+    /// Not known before the server is started.
+    group: Option<u32>,
+    scope: Option<Scope>,
 }
 
 /// Nothing is started any more.
@@ -44,11 +56,11 @@ static LEAVING: AtomicBool = AtomicBool::new(false);
 static ALIVE: Mutex<Vec<Guarded>> = Mutex::new(Vec::new());
 
 impl Guardian {
-    /// Guards the process group of this number and the processes with this mark.
-    pub(super) fn of(group: u32, mark: &str) -> io::Result<Guardian> {
+    /// Guards whoever will have this mark.
+    pub(super) fn of(mark: &str) -> io::Result<Guardian> {
         let variable = format!("{MARK}={mark}");
         let shell = Command::new("/bin/sh")
-            .args(["-c", SCRIPT, &group.to_string(), &variable])
+            .args(["-c", SCRIPT, &variable])
             // A tester may be the server of another tester: its guardians are not what is guarded.
             .env_remove(MARK)
             // Not in the tester's group: what is typed at the terminal must not end the guardian first.
@@ -57,19 +69,37 @@ impl Guardian {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let guarded = Guarded { group, mark: mark.to_owned() };
-        alive(|list| list.push(guarded.clone()));
-        let guardian = Guardian { shell, guarded };
+        let scope = Scope::current();
+        let guarded = Guarded { mark: mark.to_owned(), group: None, scope: scope.clone() };
+        alive(|list| list.push(guarded));
+        let guardian = Guardian { shell, mark: mark.to_owned() };
+        // After it was listed: whoever ends the list meanwhile either finds it there, or is seen here.
         if is_leaving() {
             return Err(io::Error::other("the tester is leaving"));
         }
+        if scope.is_some_and(|scope| scope.is_over()) {
+            return Err(io::Error::other("the time of the case is over"));
+        }
         Ok(guardian)
+    }
+
+    /// The server has started, as the first of this process group.
+    pub(super) fn started(&mut self, group: u32) -> io::Result<()> {
+        alive(|list| {
+            for guarded in list.iter_mut().filter(|it| it.mark == self.mark) {
+                guarded.group = Some(group);
+            }
+        });
+        match self.shell.stdin.as_mut() {
+            Some(pipe) => writeln!(pipe, "{group}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        alive(|list| list.retain(|other| *other != self.guarded));
+        alive(|list| list.retain(|guarded| guarded.mark != self.mark));
         // Killed before its pipe closes: the number of the group may belong to another by now.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
@@ -80,8 +110,17 @@ impl Drop for Guardian {
 /// program that is about to leave because it was told to; what still runs in it meets servers that have died.
 pub fn abandon() {
     LEAVING.store(true, Ordering::SeqCst);
-    for Guarded { group, mark } in alive(|list| list.clone()) {
-        if let Some(pid) = as_pid(group) {
+    kill_guarded(|_| true);
+}
+
+/// Kills every server of this scope.
+pub(super) fn kill_scope(scope: &Scope) {
+    kill_guarded(|guarded| guarded.scope.as_ref() == Some(scope));
+}
+
+fn kill_guarded(is_meant: impl Fn(&Guarded) -> bool) {
+    for Guarded { group, mark, .. } in alive(|list| list.clone()).into_iter().filter(is_meant) {
+        if let Some(pid) = group.and_then(as_pid) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
         kill_marked(&mark, group);
@@ -102,7 +141,7 @@ pub(super) fn new_mark() -> String {
 }
 
 /// Kills the members of a group and whoever has the mark, until none is alive.
-pub(super) fn kill_marked(mark: &str, group: u32) {
+pub(super) fn kill_marked(mark: &str, group: Option<u32>) {
     for _ in 0..KILL_ROUNDS {
         let found = proc::marked(mark, group);
         if found.is_empty() {

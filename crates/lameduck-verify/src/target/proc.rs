@@ -47,7 +47,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 }
 
 /// The living processes that inherited this mark ([`MARK`](super::MARK)) or belong to this process group.
-pub fn marked(mark: &str, group: u32) -> Vec<u32> {
+pub fn marked(mark: &str, group: Option<u32>) -> Vec<u32> {
     let wanted = format!("{}={mark}", super::MARK);
     let has_mark = |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -56,7 +56,7 @@ pub fn marked(mark: &str, group: u32) -> Vec<u32> {
     let belongs = |pid: u32| {
         let status = status(format!("/proc/{pid}").into());
         status.is_some_and(|status| {
-            !matches!(status.state, 'Z' | 'X') && (status.group == group || has_mark(pid))
+            !matches!(status.state, 'Z' | 'X') && (Some(status.group) == group || has_mark(pid))
         })
     };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -80,6 +80,19 @@ pub fn has_threads(pid: u32) -> bool {
 pub fn is_stopped(pid: u32) -> bool {
     let states = tasks(pid).into_iter().filter_map(status);
     states.into_iter().all(|status| matches!(status.state, 'T' | 'Z' | 'X'))
+}
+
+/// Whether the process has taken every signal that it was sent, and every thread of it waits for something (or it is
+/// gone).
+pub fn is_at_rest(pid: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending =
+        text.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
+    let has_none =
+        |line: &str| line.rsplit('\t').next().is_some_and(|set| !set.contains(|it| it != '0'));
+    let states = tasks(pid).into_iter().filter_map(status);
+    pending.into_iter().all(has_none)
+        && states.into_iter().all(|status| matches!(status.state, 'S' | 'Z' | 'X'))
 }
 
 /// Whether the process has ended and was not waited for.

@@ -3,7 +3,8 @@
 use super::{IDLE_EXIT, milliseconds, still_runs};
 use crate::case::{Fault, Outcome, fail, inconclusive, pass, skip};
 use crate::stage::{Launch, SOON, Stage, find_program, run_command};
-use crate::target::proc;
+use crate::target::{Signal, proc};
+use rustix::process::{Pid, kill_process};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,15 +53,19 @@ pub(super) fn process_one(stage: &mut Stage<'_>) -> Outcome {
 
 pub(super) fn reaps(stage: &mut Stage<'_>) -> Outcome {
     // The orphan's parent is a subshell that ends at once; the outer shell becomes the server.
-    let orphan = ["sh", "-c", "(sleep 1 & ) ; exec \"$@\"", "sh"];
+    let orphan = ["sh", "-c", "(sleep 600 & ) ; exec \"$@\"", "sh"];
     let Some(inner) = start_as_one(stage, &orphan)? else { return skip(NO_NAMESPACE) };
     let is_sleep = |pid: &u32| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name.trim() == "sleep"
     };
     let Some(orphan) = proc::descendants(inner).into_iter().find(is_sleep) else {
-        return inconclusive("the orphan had ended before the server was ready");
+        return inconclusive("the orphan cannot be found");
     };
+    // Its end is the tester's doing, so that no start is too slow for it.
+    if let Some(pid) = i32::try_from(orphan).ok().and_then(Pid::from_raw) {
+        kill_process(pid, Signal::KILL).map_err(std::io::Error::from)?;
+    }
     let deadline = Instant::now() + SOON;
     while proc::is_alive(orphan) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));

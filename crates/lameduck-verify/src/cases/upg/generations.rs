@@ -131,7 +131,7 @@ pub(super) fn memory(stage: &mut Stage<'_>) -> Outcome {
         std::thread::spawn(move || {
             let mut peak = 0;
             while !ended.load(Ordering::Relaxed) {
-                peak = peak.max(resident(&proc::marked(&mark, known)));
+                peak = peak.max(resident(&proc::marked(&mark, Some(known))));
                 std::thread::sleep(MEMORY_PAUSE);
             }
             peak

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(super) const UPGRADES: usize = 100;
 /// The time for all of them.
 pub(super) const UPGRADES_TIME: Duration = Duration::from_secs(6);
+/// Fewer prove little: a busy machine gets twice the time for so many.
+const UPGRADES_LEAST: usize = 30;
 /// How long an old generation may take to go before the next upgrade is asked for all the same.
 const SETTLE: Duration = Duration::from_millis(150);
 /// Connections in a queue.
@@ -50,7 +52,11 @@ pub(super) fn upgrades(stage: &mut Stage<'_>, most: usize) -> Result<usize, Faul
     let usual = if is_running(stage.adapter) { 0 } else { stage.service().processes().len() };
     let (begun, mut took) = (Instant::now(), Duration::ZERO);
     let mut done = 0;
-    while done < most && (done == 0 || begun.elapsed() < UPGRADES_TIME) {
+    let is_time = |done: usize| {
+        let time = if done < UPGRADES_LEAST { UPGRADES_TIME * 2 } else { UPGRADES_TIME };
+        begun.elapsed() < time
+    };
+    while done < most && (done == 0 || is_time(done)) {
         took += stage.upgrade()?.took;
         done += 1;
         // A signal that comes while the one before is still being worked on may be lost, as in any program.
