@@ -72,7 +72,7 @@ impl Builder {
     ///
     /// let life = Lifecycle::builder().without_signals().probe("/health").start()?;
     /// # life.stop();
-    /// assert!(crate::Lifecycle::builder().probe("health").start().is_err(), "no path");
+    /// assert!(lameduck::Lifecycle::builder().probe("health").start().is_err(), "no path");
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "http")]
