@@ -71,13 +71,14 @@ fn the_reference_service_passes_what_a_naive_server_fails() {
 }
 
 /// One of each kind of connection: a handshake in the accept queue, half a head, HTTP/2 by ALPN, a WebSocket, an event
-/// stream, the group about TLS itself, and an upgrade under load.
+/// stream, the group about TLS itself, and an upgrade under load. Not WS/4: a WebSocket that is behind TLS cannot move, and
+/// is told to go at an upgrade.
 #[test]
 fn the_reference_service_passes_over_tls() {
-    let cases = "ACC/1,ACC/3,ACC/4,H1/3,H2/4,WS/1,WS/4,SSE/1,TLS/1,TLS/2,TLS/3,UPG/32";
+    let cases = "ACC/1,ACC/3,ACC/4,H1/3,H2/4,WS/1,SSE/1,TLS/1,TLS/2,TLS/3,UPG/32";
     let ended = verify(&["--adapter", "lameduck-tls", "--strict", "--case", cases]);
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
-    assert!(ended.stdout.starts_with("All 12 pass"), "{}", ended.stdout);
+    assert!(ended.stdout.starts_with("All 11 pass"), "{}", ended.stdout);
 }
 
 /// What the reference service has for the suite's sake: a chosen wait, a child, a hook that hangs, a long poll, a file with

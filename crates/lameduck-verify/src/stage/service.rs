@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a command of the adapter (a stop, a status) may take when it has no limit of its own.
@@ -67,6 +68,8 @@ pub struct Service {
     main: Option<u32>,
     /// What runs beside it, for as long as this lives.
     _beside: Option<Target>,
+    /// Commands that left something running, such as a supervisor that was started again.
+    left: Mutex<Vec<Target>>,
     scratch: Scratch,
 }
 
@@ -119,6 +122,7 @@ impl Service {
             replaced,
             main: None,
             _beside: beside,
+            left: Mutex::default(),
             scratch,
         })
     }
@@ -261,13 +265,17 @@ impl Service {
         self.replaced.last_mut()
     }
 
-    /// Runs a command of the adapter to its end.
+    /// Runs a command of the adapter to its end. What it leaves running lives as long as the service.
     ///
     /// # Errors
     /// When it cannot be started or does not end within `limit`.
     pub fn run(&self, command: &Command, limit: Duration) -> Result<Ran, Fault> {
         let words: Vec<String> = command.0.iter().map(|word| self.put_in(word)).collect();
-        run_command(&words, self.scratch.path(), limit)
+        let (ran, target) = run_to_its_end(&words, self.scratch.path(), limit)?;
+        if !target.family().is_empty() {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).push(target);
+        }
+        Ok(ran)
     }
 }
 
@@ -289,15 +297,23 @@ impl Ran {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, and ends what it leaves running.
 pub fn run_command(words: &[String], directory: &Path, limit: Duration) -> Result<Ran, Fault> {
+    run_to_its_end(words, directory, limit).map(|(ran, _)| ran)
+}
+
+fn run_to_its_end(
+    words: &[String],
+    directory: &Path,
+    limit: Duration,
+) -> Result<(Ran, Target), Fault> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| Fault("a command of the adapter is empty".into()))?;
     let mut target = Target::command(program).args(arguments).directory(directory).start()?;
     let exit = target.wait(limit)?;
     let stdout = target.whole_stdout(LOOK_LIMIT).unwrap_or_else(|_| target.stdout());
     let stderr = target.whole_stderr(LOOK_LIMIT).unwrap_or_else(|_| target.stderr());
-    Ok(Ran { exit, stdout, stderr })
+    Ok((Ran { exit, stdout, stderr }, target))
 }
 
 /// How long the output of a command that has ended may stay open.

@@ -224,6 +224,7 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         // What came until now was for the old streams.
         signals = Signals::install()?;
     }
+    let tls = options.tls.then(|| tls::acceptor(options.fault)).transpose()?;
     let listener = match options.predecessor {
         Some(_) if options.fault != Some(Fault::Rebind) => upgrade::inherited()?,
         Some(_) => {
@@ -234,7 +235,6 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         None => bind(options.port, options.fault == Some(Fault::Rebind))?,
     };
     let address = listener.local_addr()?;
-    let tls = options.tls.then(|| tls::acceptor(options.fault)).transpose()?;
     if options.fault == Some(Fault::NeverReady) {
         signals.stop().await;
         return Ok(CLEAN);
@@ -255,6 +255,9 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         children: Mutex::new(Vec::new()),
         options,
     });
+    let (upgraded, successors) = tokio::sync::mpsc::channel(1);
+    // Before it is announced: whoever hears that looks for the control path at once.
+    control::take_over(&server, &upgraded)?;
     if let Some(port) = server.options.admin_port {
         // Both generations of an upgrade tell theirs: right for a small test alone.
         tokio::spawn(accept_admin(server.clone(), bind(port, true)?));
@@ -264,8 +267,6 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
     }
     let accepting = tokio::spawn(accept(server.clone(), listener));
     crate::announce(address)?;
-    let (upgraded, successors) = tokio::sync::mpsc::channel(1);
-    control::take_over(&server, &upgraded)?;
     upgrade::tell_predecessor(&server);
     if server.has(Fault::DieWithSupervisor) {
         tokio::spawn(die_with(rustix::process::getppid()));

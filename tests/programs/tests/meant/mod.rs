@@ -21,8 +21,8 @@ macro_rules! rows {
             late_handler: "late-handler" fails ["SIG/12"], near ["SIG/1"];
             die_of_broken_pipe: "die-of-broken-pipe" fails ["SIG/10"], near ["SIG/2"];
             hang_listener: "hang-listener" fails ["ACC/5", "ACC/7"], near ["ACC/6"];
-            drop_queue: "drop-queue" fails ["ACC/1", "ACC/2", "ACC/7", "DRN/1"], near ["H1/1", "H1/3"];
-            cut_in_flight: "cut-in-flight" fails ["H1/1", "H2/4", "H2/10", "SIG/2", "SIG/4", "SIG/10", "H1/7", "H1/8", "H1/12", "H2/1", "H2/2", "H2/11", "H2/12", "DRN/1"], near ["H1/3"];
+            drop_queue: "drop-queue" fails ["ACC/1", "ACC/2", "DRN/1", "ACC/7"], near ["H1/1", "H1/3"];
+            cut_in_flight: "cut-in-flight" fails ["H1/1", "H2/4", "SIG/2", "SIG/4", "SIG/10", "H1/7", "H1/8", "H1/12", "H2/1", "H2/2", "H2/11", "H2/12", "DRN/1", "H2/10"], near ["H1/3"];
             no_connection_close: "no-connection-close" fails ["H1/2", "ACC/3", "SIG/2"], near ["H1/1"];
             reset_idle: "reset-idle" fails ["H1/3", "H1/10", "DRN/1", "TLS/3", "UPG/2"], near ["H1/1"];
             idle_holds: "idle-holds" fails ["H1/3"], near ["H1/1"];
