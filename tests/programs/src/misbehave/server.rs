@@ -255,9 +255,6 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
         children: Mutex::new(Vec::new()),
         options,
     });
-    let (upgraded, successors) = tokio::sync::mpsc::channel(1);
-    // Before it is announced: whoever hears that looks for the control path at once.
-    control::take_over(&server, &upgraded)?;
     if let Some(port) = server.options.admin_port {
         // Both generations of an upgrade tell theirs: right for a small test alone.
         tokio::spawn(accept_admin(server.clone(), bind(port, true)?));
@@ -265,6 +262,9 @@ pub(super) async fn run(options: Options) -> io::Result<u8> {
     for address in further(&server)? {
         tokio::spawn(accept_until_drained(server.clone(), bind_to(address, true)?));
     }
+    let (upgraded, successors) = tokio::sync::mpsc::channel(1);
+    // After what can fail, and before it is announced: whoever hears that looks for the control path at once.
+    control::take_over(&server, &upgraded)?;
     let accepting = tokio::spawn(accept(server.clone(), listener));
     crate::announce(address)?;
     upgrade::tell_predecessor(&server);

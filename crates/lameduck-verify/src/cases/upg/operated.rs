@@ -175,7 +175,7 @@ pub(super) fn pid_file(stage: &mut Stage<'_>) -> Outcome {
                 reads += 1;
                 let text = fs::read_to_string(&path).unwrap_or_default();
                 let pid = text.trim().parse().ok();
-                if !pid.is_some_and(proc::is_alive) {
+                if !pid.is_some_and(|pid| proc::is_alive(pid) && runs_a_program(pid)) {
                     wrong.push(text);
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -194,6 +194,11 @@ pub(super) fn pid_file(stage: &mut Stage<'_>) -> Outcome {
         None => pass(format!("{reads} reads, each the number of a living process")),
         Some(first) => fail(format!("{} of {reads} reads were wrong, as {first:?}", wrong.len())),
     }
+}
+
+/// No thread of the kernel, whose low numbers the first half of another number may look like.
+fn runs_a_program(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| !words.is_empty())
 }
 
 pub(super) fn addresses(stage: &mut Stage<'_>) -> Outcome {
