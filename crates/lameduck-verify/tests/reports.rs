@@ -141,7 +141,8 @@ fn write(name: &str, text: &str) -> PathBuf {
 #[test]
 fn the_page_is_drawn_in_a_browser_and_asks_for_nothing() {
     for (name, report) in [("small", small()), ("big", big()), ("empty", report(Vec::new()))] {
-        let page = write(&format!("report-{name}.html"), &html::text(&report));
+        let page =
+            write(&format!("report-{name}-{}.html", std::process::id()), &html::text(&report));
         for scheme in [Scheme::Light, Scheme::Dark] {
             let seen = browse_until_drawn(&page, scheme);
             let what = format!("{name}, {scheme:?}");
