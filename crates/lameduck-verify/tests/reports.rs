@@ -140,7 +140,11 @@ fn write(name: &str, text: &str) -> PathBuf {
 
 #[test]
 fn the_page_is_drawn_in_a_browser_and_asks_for_nothing() {
-    for (name, report) in [("small", small()), ("big", big()), ("empty", report(Vec::new()))] {
+    for (name, mut report) in [("small", small()), ("big", big()), ("empty", report(Vec::new()))] {
+        // The page opens the first case that went wrong, else the first that has a timeline: that is the one looked at here.
+        for result in &mut report.results {
+            result.verdict = Verdict::Pass;
+        }
         let page =
             write(&format!("report-{name}-{}.html", std::process::id()), &html::text(&report));
         for scheme in [Scheme::Light, Scheme::Dark] {
