@@ -103,13 +103,13 @@
 //! | [`websocket::MOVE_FLUSH`](websocket/constant.MOVE_FLUSH.html) | 1 s | what was sent over a WebSocket, before it moves |
 //! | [`websocket::LAST_CALL`] | 1 s | from the close frames to the cut, for handlers that close themselves |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
-//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
-//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
-//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
+//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread ([`Streams::spread`](http/streams/struct.Streams.html#method.spread)) |
+//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back ([`Streams::retry`](http/streams/struct.Streams.html#method.retry)) |
+//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back (the same) |
 //! | [`child::TERM_TO_KILL`] | 5 s | how long a child may take from TERM to its end |
 //! | [`child::KILL_AHEAD`] | 200 ms | how long before the cut it is killed otherwise |
-//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
-//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
+//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once ([`Jobs::concurrency`](jobs::Jobs::concurrency)) |
+//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive ([`Jobs::keep_every`](jobs::Jobs::keep_every)) |
 //! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
 //! | [`jobs::GIVE_BACK`] | 500 ms | how long before the cut they are dropped and given back |
 //! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
