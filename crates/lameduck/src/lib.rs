@@ -159,6 +159,8 @@
 //!
 //! * It does not save a request that a client sends after the linger, while the close is on the wire: the client sees
 //!   an end of file, and no handler has run. Nobody can save it but the client.
+//! * It does not wait longer for a handshake under way than [`listener::HANDSHAKE`], repeated while others complete: a
+//!   client that is farther away finds the connection reset that it was just making. Nothing of it had reached the process.
 //! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
 //!   without them and says so.
 //! * It does not move HTTP/2 connections, nor those over TLS, whose keys are in their process: at an upgrade they stay,
