@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,7 +13,7 @@ use crate::closing::{AllClosed, Resources};
 use crate::control::{self, Command, Message};
 use crate::error::Error;
 use crate::generation::{Closing, Input as GateInput};
-use crate::listener::Order;
+use crate::listener::{Close, Order};
 use crate::phase::Input;
 use crate::succeed::wire_listener;
 use crate::takeover::wire;
@@ -49,9 +50,9 @@ pub(crate) struct Loop {
 
 impl Loop {
     /// A loop that is gone drops the acknowledgement, which acknowledges as well.
-    fn close(&self, closing: Closing) -> oneshot::Receiver<()> {
+    fn close(&self, closing: Closing, cut_at: Option<Instant>) -> oneshot::Receiver<()> {
         let (ack, acked) = oneshot::channel();
-        let _ = self.orders.send(Order::Close { closing, ack });
+        let _ = self.orders.send(Order::Close(Close { closing, cut_at, ack }));
         acked
     }
 
@@ -127,7 +128,7 @@ impl Gates {
 
     /// Orders the loops to close and returns their acknowledgements. What a successor uses stays open there; what it
     /// does not use is closed through the gate, but for the admin server, which stays open here.
-    fn close(&self, closing: Closing) -> Vec<oneshot::Receiver<()>> {
+    fn close(&self, closing: Closing, cut_at: Option<Instant>) -> Vec<oneshot::Receiver<()>> {
         let mut state = self.lock();
         state.position = Position::Closed;
         let mut acks = Vec::new();
@@ -139,7 +140,7 @@ impl Gates {
             if accepting.hold == Hold::Nothing && closing == Closing::Sole {
                 continue;
             }
-            acks.push(accepting.close(closing));
+            acks.push(accepting.close(closing, cut_at));
         }
         acks
     }
@@ -150,7 +151,7 @@ impl Gates {
         let loops = state.loops.iter().enumerate();
         let used =
             loops.filter(|(index, accepting)| state.used.contains(&accepting.wire(*index).name));
-        used.map(|(_, accepting)| accepting.close(Closing::GivenAway)).collect()
+        used.map(|(_, accepting)| accepting.close(Closing::GivenAway, None)).collect()
     }
 
     /// A second descriptor of each listening socket, with its name.
@@ -192,9 +193,9 @@ impl Driver {
             match command {
                 Command::OpenGate => self.tell_when(self.gates.open(), GateInput::GateOpened),
                 Command::Answer => self.control.send(Message::Alive),
-                Command::CloseGate(closing) => {
+                Command::CloseGate { closing, cut_at } => {
                     let closed = GateInput::Life(Input::GateClosed);
-                    self.tell_when(self.gates.close(closing), closed);
+                    self.tell_when(self.gates.close(closing, cut_at), closed);
                 }
                 Command::LetGo => self.tell_when(self.gates.let_go(), GateInput::CopiesClosed),
                 Command::CloseResources { until } => {

@@ -54,7 +54,7 @@ pub const HEAD: Duration = Duration::from_millis(800);
 
 /// How long a connection that was accepted while the gate closed may take to its first byte.
 ///
-/// Its first packets may have been dropped with the gate shut; TCP sends them again after 200 ms, then 400 ms later
+/// Where the kernel refuses the gate's filter, its first packets may have been dropped with the gate shut; TCP sends them again after 200 ms, then 400 ms later
 /// (RFC 6298 with Linux's minimum).
 pub const FIRST_BYTE: Duration = Duration::from_millis(700);
 

@@ -79,7 +79,8 @@
 //! | `control::PROGRESS` | 1 s | the time between two lines of a stop that lasts |
 //! | `log::WRITE_BOUND` | 20 ms | how long a line may wait for standard error |
 //! | [`listener::HANDSHAKE`] | 20 ms | handshakes under way when the gate closes |
-//! | [`listener::HANDSHAKE_ROUNDS`] | 5 | how often they are waited for |
+//! | [`listener::HANDSHAKE_LONGEST`] | 1 s | one that the kernel says is under way, or half of what is left until the cut |
+//! | [`listener::HANDSHAKE_ROUNDS`] | 5 | how often they are waited for where the kernel does not say |
 //! | [`listener::QUEUE`] | 4096 | connections the kernel may hold for us |
 //! | [`listener::BACK_OFF`] | 5 ms | the first pause when descriptors or memory are exhausted |
 //! | [`listener::BACK_OFF_MOST`] | 500 ms | the longest such pause |
@@ -159,8 +160,9 @@
 //!
 //! * It does not save a request that a client sends after the linger, while the close is on the wire: the client sees
 //!   an end of file, and no handler has run. Nobody can save it but the client.
-//! * It does not wait longer for a handshake under way than [`listener::HANDSHAKE`], repeated while others complete: a
-//!   client that is farther away finds the connection reset that it was just making. Nothing of it had reached the process.
+//! * It does not wait longer for a handshake under way than [`listener::HANDSHAKE_LONGEST`], and where the kernel does not
+//!   tell of them (a sandbox without `AF_NETLINK`) no longer than [`listener::HANDSHAKE`], repeated while others complete: a
+//!   client that takes longer finds the connection reset that it was just making. Nothing of it had reached the process.
 //! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
 //!   without them and says so.
 //! * It does not move HTTP/2 connections, nor those over TLS, whose keys are in their process: at an upgrade they stay,
@@ -173,9 +175,11 @@
 //!
 //! # Where it runs
 //!
-//! On Linux; other systems are not built or tested. The gate needs `IP_MINTTL` and `IPV6_MINHOPCOUNT`, which are Linux's
-//! and need no privilege. Where they are not to be had (a Unix socket has none and needs none; a sandbox may refuse
+//! On Linux; other systems are not built or tested. The gate needs `SO_ATTACH_FILTER`, or `IP_MINTTL` and
+//! `IPV6_MINHOPCOUNT`, which need no privilege. Where they are not to be had (a Unix socket has none and needs none; a sandbox may refuse
 //! them), the queue is emptied before the close, and only what arrives between the last accept and the close is lost.
+//! Which handshakes are under way the kernel tells over a netlink socket, also without any privilege: a unit with
+//! `RestrictAddressFamilies=` names `AF_NETLINK` for that.
 //!
 //! # Features
 //!

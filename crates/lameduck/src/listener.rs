@@ -11,10 +11,15 @@
 //!
 //! A busy listener never runs empty by itself: while one connection is accepted the next one arrives, and whatever
 //! is queued when the socket closes is reset by the kernel. So new connections are kept out first. For TCP on Linux
-//! that is `IP_MINTTL` (`IPV6_MINHOPCOUNT`) set to 255 on the listening socket: new SYNs are dropped, and their
+//! that is a filter on the listening socket (`SO_ATTACH_FILTER`): new SYNs are dropped, and their
 //! clients try again a second later and meet a closed port or the next server; handshakes that are under way
-//! complete. For a Unix socket it is the removal of its path. Then: accept until the queue is empty, wait
-//! [`HANDSHAKE`] for handshakes under way, accept until empty again, close.
+//! complete. Where filters are refused, it is `IP_MINTTL` (`IPV6_MINHOPCOUNT`) set to 255, which does the same, but also drops
+//! what comes on a completed connection before it is accepted; its client sends that again. For a Unix socket it is the removal of its path. Then: accept until the queue is empty, wait
+//! [`HANDSHAKE`] for handshakes under way, accept until empty again; and so on while the kernel says that one is under way
+//! (`sock_diag(7)`), since a client's answer takes its round trip, but no longer than [`HANDSHAKE_LONGEST`]; close.
+//!
+//! Where the kernel does not say (a sandbox without `AF_NETLINK`), the wait is repeated only while connections keep
+//! completing, at most [`HANDSHAKE_ROUNDS`] times. One that was answered with a SYN cookie is in no list.
 //!
 //! Where the option is not to be had, the queue is emptied the same way, but no more than [`QUEUE`] connections
 //! are taken in each pass, since under load it need not run empty. What arrives between the last accept and the close is
@@ -25,8 +30,11 @@
 //! accepting, and what is queued stays for whoever holds the socket.
 
 mod accepting;
+#[cfg(target_os = "linux")]
+mod diag;
 mod exhaustion;
 mod gate;
+mod handshakes;
 mod origin;
 mod path;
 
@@ -48,10 +56,10 @@ use crate::connection::Socket;
 use crate::error::Error;
 use crate::work::Peer;
 
-pub(crate) use accepting::{Accepting, Handler, Order};
+pub(crate) use accepting::{Accepting, Close, Handler, Order};
 pub(crate) use exhaustion::AcceptErrors;
 pub use exhaustion::{BACK_OFF, BACK_OFF_MOST};
-pub use gate::{HANDSHAKE, HANDSHAKE_ROUNDS, SHUT, STARVED_GATE};
+pub use gate::{HANDSHAKE, HANDSHAKE_LONGEST, HANDSHAKE_ROUNDS, SHUT, STARVED_GATE};
 pub use origin::LET_GO;
 pub(crate) use origin::{Others, Predecessor};
 

@@ -1,9 +1,13 @@
-//! What no safe crate offers, three socket options, inherited descriptors, shared memory and a leash for children: the only
+//! What no safe crate offers, four socket options, inherited descriptors, shared memory and a leash for children: the only
 //! file that may use `unsafe`.
 //!
-//! `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a
+//! A filter (`SO_ATTACH_FILTER`, socket(7)) that drops SYNs and nothing else keeps new connections out of a listening socket,
+//! while handshakes already begun complete. Accepted sockets inherit it, and it does them no harm.
+//!
+//! Where filters are refused, `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a
 //! minimum. On a listening socket that keeps new SYNs out, while handshakes already begun complete: the request
-//! socket is past the check (`tcp_v4_rcv`). Accepted sockets inherit the value and must have it set back to 0.
+//! socket is past the check (`tcp_v4_rcv`). Accepted sockets inherit the value and must have it set back to 0; what comes
+//! before that is dropped, and their clients send it again.
 //!
 //! A descriptor that came through exec(2) has a number and no owner; [`take_inherited`] makes it owned.
 #![allow(unsafe_code)]
@@ -47,6 +51,70 @@ pub(crate) fn take_inherited(number: i32) -> io::Result<OwnedFd> {
 
 unsafe extern "C" {
     fn fcntl(descriptor: i32, command: i32, ...) -> i32;
+}
+
+/// Whether a listening socket hears SYNs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syns {
+    /// As ever.
+    Heard,
+    /// The kernel drops each.
+    Dropped,
+}
+
+/// Has the kernel drop what would begin a connection, or hear it again.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_syns(socket: BorrowedFd<'_>, syns: Syns) -> io::Result<()> {
+    const SOL_SOCKET: i32 = 1;
+    const SO_ATTACH_FILTER: i32 = 26;
+    const SO_DETACH_FILTER: i32 = 27;
+    /// `struct sock_filter`: what to do, where to go on if it is so and if it is not, and with what value.
+    #[repr(C)]
+    struct Step(u16, u8, u8, u32);
+    /// `struct sock_fprog`
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        steps: *const Step,
+    }
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const IS_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Where the flags are in a TCP header, with which a packet begins for a filter.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    static STEPS: [Step; 5] = [
+        Step(LOAD_BYTE, 0, 0, FLAGS),
+        Step(AND, 0, 0, SYN | ACK),
+        Step(IS_EQUAL, 0, 1, SYN),
+        // None of it is let through, or all.
+        Step(RETURN, 0, 0, 0),
+        Step(RETURN, 0, 0, u32::MAX),
+    ];
+    if syns == Syns::Heard {
+        return set_int(socket, SOL_SOCKET, SO_DETACH_FILTER, 0);
+    }
+    let program = Program { length: STEPS.len() as u16, steps: STEPS.as_ptr() };
+    // SAFETY: `program` lives across the call and its true size is passed; it leads to as many steps as it says, which live
+    // for ever; the descriptor is borrowed, so it is open; the kernel only reads, and copies what it keeps.
+    let result = unsafe {
+        setsockopt(
+            socket.as_raw_fd(),
+            SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<Program>() as u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Not to be had here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_syns(_: BorrowedFd<'_>, _: Syns) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The smallest TTL that a packet must carry to be let in.

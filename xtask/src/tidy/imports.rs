@@ -95,6 +95,11 @@ const LAWS: &[ModuleLaw] = &[
         why: "bytes to messages and back, nothing else",
     },
     ModuleLaw {
+        module: "listener::diag",
+        imports: Imports::OnlyStd(&[]),
+        why: "a question and its answer as bytes, nothing else",
+    },
+    ModuleLaw {
         module: "takeover::channel",
         imports: Imports::AllBut(DRIVER_AND_ABOVE),
         why: "descriptors and peer credentials; the driver calls it, not the other way",

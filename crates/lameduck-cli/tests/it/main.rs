@@ -9,6 +9,7 @@ mod command;
 mod deadline;
 mod events;
 mod exhaustion;
+mod far_away;
 mod grpc;
 mod heads;
 mod http1;

@@ -20,7 +20,10 @@ impl Control {
                     self.unfit = Some(why.text);
                 }
                 GenerationAction::OpenGate => self.command(Command::OpenGate),
-                GenerationAction::CloseGate(closing) => self.command(Command::CloseGate(closing)),
+                GenerationAction::CloseGate(closing) => {
+                    let cut_at = self.life().cut_at();
+                    self.command(Command::CloseGate { closing, cut_at });
+                }
                 GenerationAction::LetGo => self.command(Command::LetGo),
                 action => self.upgrade_acts(action),
             }

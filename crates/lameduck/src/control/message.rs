@@ -19,8 +19,8 @@ use crate::upgrade;
 pub(crate) enum Command {
     /// Let the accept loops accept; answer with [`GenerationInput::GateOpened`].
     OpenGate,
-    /// Close the listeners; answer with [`Input::GateClosed`].
-    CloseGate(Closing),
+    /// Close the listeners well before work is cut; answer with [`Input::GateClosed`].
+    CloseGate { closing: Closing, cut_at: Option<Instant> },
     /// Close the copies kept for a way back; answer with [`GenerationInput::CopiesClosed`].
     LetGo,
     /// Close the resources by then; answer with [`Input::Closed`].

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,8 +22,18 @@ pub(crate) enum Order {
     Open { ack: oneshot::Sender<()> },
     /// Answer with a second descriptor of the socket, for a successor.
     Duplicate(oneshot::Sender<io::Result<OwnedFd>>),
-    /// Stop accepting. `ack` is sent, or dropped, when no connection can be accepted any more.
-    Close { closing: Closing, ack: oneshot::Sender<()> },
+    /// Stop accepting.
+    Close(Close),
+}
+
+/// The order to stop accepting.
+#[derive(Debug)]
+pub(crate) struct Close {
+    pub(crate) closing: Closing,
+    /// When work is cut: the gate leaves time before.
+    pub(crate) cut_at: Option<Instant>,
+    /// Sent, or dropped, when no connection can be accepted any more.
+    pub(crate) ack: oneshot::Sender<()>,
 }
 
 /// What a server does with a connection of which some bytes may have been read already.
@@ -56,28 +66,30 @@ impl Accepting {
                     let _ = to.send(listener.duplicate());
                     continue;
                 }
-                Order::Close { ack, .. } => {
+                Order::Close(close) => {
                     drop(listener);
-                    drop(ack);
+                    drop(close);
                     return;
                 }
             }
             listener.path_belongs_to(Keeper::Us);
             match self.accept_until_close(&listener, &serve).await {
-                Some((Closing::HandedOver, ack)) => {
+                Some(Close { closing: Closing::HandedOver, ack, .. }) => {
                     // The successor accepts from this socket; the copy stays for a rollback.
                     listener.path_belongs_to(Keeper::Other);
                     let _ = ack.send(());
                 }
-                Some((Closing::GivenAway, ack)) => {
+                Some(Close { closing: Closing::GivenAway, ack, .. }) => {
                     listener.path_belongs_to(Keeper::Other);
                     drop(listener);
                     let _ = ack.send(());
                     return;
                 }
-                Some((Closing::Sole, ack)) => {
+                Some(Close { closing: Closing::Sole, cut_at, ack }) => {
                     if listener.origin.is_sole().await {
-                        gate::close(&mut listener, &self.errors, |socket, peer| {
+                        let (errors, registry) = (&*self.errors, &*self.registry);
+                        let terms = gate::Terms { errors, registry, cut_at };
+                        gate::close(&mut listener, terms, |socket, peer| {
                             self.hand_on(socket, peer, Arrival::AtTheGate, &serve);
                         })
                         .await;
@@ -92,11 +104,7 @@ impl Accepting {
     }
 
     /// Accepts until told to close; `None` means that nobody gives orders any more.
-    async fn accept_until_close(
-        &mut self,
-        listener: &Listener,
-        serve: &Handler,
-    ) -> Option<(Closing, oneshot::Sender<()>)> {
+    async fn accept_until_close(&mut self, listener: &Listener, serve: &Handler) -> Option<Close> {
         loop {
             match self.accept_until_order(listener, serve).await? {
                 Order::Open { ack } => {
@@ -105,7 +113,7 @@ impl Accepting {
                 Order::Duplicate(to) => {
                     let _ = to.send(listener.duplicate());
                 }
-                Order::Close { closing, ack } => return Some((closing, ack)),
+                Order::Close(close) => return Some(close),
             }
         }
     }

@@ -1,24 +1,33 @@
 //! The gate: closes a listener without losing a connection that was under way.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::exhaustion::{AcceptErrors, BACK_OFF, is_exhaustion};
+use super::handshakes::are_under_way;
 use super::{Bound, Family, Listener, QUEUE};
 use crate::connection::Socket;
-use crate::sys::{self, MinTtl};
-use crate::work::Peer;
+use crate::sys::{self, MinTtl, Syns};
+use crate::work::{Peer, Registry, Told};
 
 /// How long handshakes under way have to complete once new ones are kept out: a round trip in one data centre,
-/// many times over. Waited again, at most [`HANDSHAKE_ROUNDS`] times, as long as connections keep completing.
+/// many times over. Waited again as long as the kernel says that one is under way, at most [`HANDSHAKE_LONGEST`], and at
+/// most [`HANDSHAKE_ROUNDS`] times as long as connections keep completing.
 pub const HANDSHAKE: Duration = Duration::from_millis(20);
 
-/// How often [`HANDSHAKE`] is waited at most.
+/// How long a handshake that the kernel says is under way is waited for, or half of what is left until work is cut if that
+/// is shorter. A client answers within its round trip, and a packet that was lost is sent again after this long.
+pub const HANDSHAKE_LONGEST: Duration = Duration::from_secs(1);
+
+/// How often [`HANDSHAKE`] is waited at most where the kernel does not say whether a handshake is under way.
 pub const HANDSHAKE_ROUNDS: u32 = 5;
 
-/// The most that a gated close takes, all in all: a full queue and as many handshakes under way. Only clients whose
-/// packets carry the largest TTL, which the gate lets in, can make it so many.
+/// The most that a gated close takes, all in all: a full queue and as many handshakes under way. Where the kernel refuses the
+/// filter, only clients whose packets carry the largest TTL, which the gate lets in, can make it so many.
 pub const SHUT: u32 = 2 * QUEUE;
 
 /// How long the gate goes on trying to empty the queue while descriptors are exhausted, all in all.
@@ -35,6 +44,9 @@ impl Listener {
     fn shut_out(&mut self) -> Gate {
         match &mut self.socket {
             Bound::Tcp(socket, family) => {
+                if sys::set_syns(socket.as_fd(), Syns::Dropped).is_ok() {
+                    return Gate::Shut;
+                }
                 let v4 = sys::set_min_ttl_v4(socket.as_fd(), MinTtl::Largest);
                 let v6 = match family {
                     Family::V4 => Ok(()),
@@ -52,10 +64,20 @@ impl Listener {
         }
     }
 
+    /// Where handshakes of its clients are under way; a Unix socket's complete at once.
+    fn handshakes_at(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Bound::Tcp(socket, _) => socket.local_addr().ok(),
+            Bound::Unix(..) => None,
+        }
+    }
+
     /// What an accepted socket inherited from a shut gate is taken off again.
     fn let_through(&self, socket: &Socket) {
         if let (Bound::Tcp(_, family), Socket::Tcp(stream)) = (&self.socket, socket) {
-            // The socket was just accepted and the option was just set on its listener: no reason to fail.
+            // The socket was just accepted and one of the options was just set on its listener: no other reason to fail than
+            // that it was the other.
+            let _ = sys::set_syns(stream.as_fd(), Syns::Heard);
             let _ = sys::set_min_ttl_v4(stream.as_fd(), MinTtl::Any);
             if *family == Family::V6 {
                 let _ = sys::set_min_ttl_v6(stream.as_fd(), MinTtl::Any);
@@ -64,19 +86,62 @@ impl Listener {
     }
 }
 
+/// What a closing of the gate goes by besides its listener.
+pub(super) struct Terms<'life> {
+    pub(super) errors: &'life AcceptErrors,
+    pub(super) registry: &'life Registry,
+    /// When work is cut.
+    pub(super) cut_at: Option<std::time::Instant>,
+}
+
 /// Keeps new connections out, accepts those under way, and gives each to `hand_on`; the listener may be closed then.
 pub(super) async fn close(
     listener: &mut Listener,
-    errors: &AcceptErrors,
+    terms: Terms<'_>,
     hand_on: impl Fn(Socket, Peer),
 ) {
-    let mut closing = GateClosing::new(listener.shut_out());
-    closing.empty_queue(listener, errors, &hand_on).await;
-    for _ in 0..HANDSHAKE_ROUNDS {
+    let gate = listener.shut_out();
+    // Through an open gate new ones come, and there always is one under way.
+    let watched = listener.handshakes_at().filter(|_| gate == Gate::Shut);
+    let mut closing = GateClosing::new(gate);
+    let mut patience = Patience::new(Instant::now(), terms.cut_at.map(Instant::from_std));
+    closing.empty_queue(listener, terms.errors, &hand_on).await;
+    loop {
+        // Beside the wait, which is not longer for it then; and answered before the queue is emptied: what was not under way
+        // any more is in the queue by now, or gone.
+        let asked = watched.and_then(are_under_way);
         tokio::time::sleep(HANDSHAKE).await;
-        if closing.empty_queue(listener, errors, &hand_on).await == 0 {
+        let under_way = match asked {
+            Some(told) => tokio::time::timeout_at(patience.until, told).await.ok(),
+            None => None,
+        };
+        let taken = closing.empty_queue(listener, terms.errors, &hand_on).await;
+        let is_forced = terms.registry.told() == Told::Force;
+        if is_forced || !patience.goes_on(Instant::now(), under_way.and_then(Result::ok), taken) {
             break;
         }
+    }
+}
+
+/// Decides how long handshakes under way are waited for.
+struct Patience {
+    rounds: u32,
+    until: Instant,
+}
+
+impl Patience {
+    fn new(now: Instant, cut_at: Option<Instant>) -> Patience {
+        // The other half is for whoever was accepted.
+        let left = cut_at.map(|at| at.saturating_duration_since(now) / 2);
+        let longest = left.map_or(HANDSHAKE_LONGEST, |left| left.min(HANDSHAKE_LONGEST));
+        Patience { rounds: 0, until: now + longest }
+    }
+
+    /// Whether [`HANDSHAKE`] is waited once more, after a wait and a pass that took so many.
+    fn goes_on(&mut self, now: Instant, under_way: Option<bool>, taken: u32) -> bool {
+        self.rounds += 1;
+        let completing = taken > 0 && self.rounds < HANDSHAKE_ROUNDS;
+        completing || (under_way == Some(true) && now + HANDSHAKE <= self.until)
     }
 }
 
@@ -84,12 +149,12 @@ pub(super) async fn close(
 struct GateClosing {
     gate: Gate,
     taken: u32,
-    starved_at: tokio::time::Instant,
+    starved_at: Instant,
 }
 
 impl GateClosing {
     fn new(gate: Gate) -> GateClosing {
-        let starved_at = tokio::time::Instant::now() + STARVED_GATE;
+        let starved_at = Instant::now() + STARVED_GATE;
         GateClosing { gate, taken: 0, starved_at }
     }
 
@@ -122,7 +187,7 @@ impl GateClosing {
                 Err(error) => {
                     errors.add();
                     if is_exhaustion(&error) {
-                        if tokio::time::Instant::now() >= self.starved_at {
+                        if Instant::now() >= self.starved_at {
                             break;
                         }
                         tokio::time::sleep(BACK_OFF).await;
@@ -132,5 +197,50 @@ impl GateClosing {
         }
         self.taken += taken;
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often the kernel is asked, and how long that takes, when it always says this and each pass takes as many.
+    fn waited(under_way: Option<bool>, taken: u32, left: Option<Duration>) -> (u32, Duration) {
+        let began = Instant::now();
+        let mut patience = Patience::new(began, left.map(|left| began + left));
+        let mut now = began + HANDSHAKE;
+        while patience.goes_on(now, under_way, taken) {
+            now += HANDSHAKE;
+        }
+        (patience.rounds, now - began)
+    }
+
+    #[test]
+    fn a_gate_without_handshakes_waits_once() {
+        assert_eq!(waited(Some(false), 0, None), (1, HANDSHAKE));
+        assert_eq!(waited(None, 0, None), (1, HANDSHAKE));
+    }
+
+    #[test]
+    fn connections_that_keep_completing_are_waited_for_a_few_times() {
+        let few = (HANDSHAKE_ROUNDS, HANDSHAKE * HANDSHAKE_ROUNDS);
+        assert_eq!(waited(Some(false), 1, None), few);
+        assert_eq!(waited(None, 1, None), few);
+    }
+
+    #[test]
+    fn a_handshake_that_never_completes_costs_the_bound() {
+        let (_, took) = waited(Some(true), 0, None);
+        assert_eq!(took, HANDSHAKE_LONGEST);
+        let (_, took) = waited(Some(true), 1, Some(Duration::from_secs(60)));
+        assert_eq!(took, HANDSHAKE_LONGEST);
+    }
+
+    #[test]
+    fn a_handshake_takes_no_more_than_half_of_what_is_left() {
+        for left in [0, 1, 39, 40, 500, 1_999].map(Duration::from_millis) {
+            let (_, took) = waited(Some(true), 0, Some(left));
+            assert!(took <= HANDSHAKE.max(left / 2), "{took:?} of {left:?}");
+        }
     }
 }
