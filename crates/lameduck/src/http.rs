@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use crate::connection::Stream;
 use crate::error::Error;
+use crate::handover::GoesOn;
 use crate::http::farewell::WebSockets;
 use crate::lifecycle::Lifecycle;
 use crate::listener::Listener;
@@ -141,7 +142,7 @@ impl Lifecycle {
     {
         let terms = self.terms();
         let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
-        self.accept(name, listener, Hold::Drain, move |stream, read| {
+        self.accept(name, listener, Hold::Drain, GoesOn::WithHttp, move |stream, read| {
             drop(tokio::spawn(connection(stream, read, terms.clone())));
         })?;
         self.shared.handover.answers_probes(name);

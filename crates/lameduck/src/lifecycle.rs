@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::generation::Input as GenerationInput;
 use crate::generations::Place;
-use crate::handover::Handover;
+use crate::handover::{GoesOn, Handover, Server};
 use crate::inherit;
 use crate::listener::{AcceptErrors, Accepting, Handler, Listener};
 use crate::log::Log;
@@ -34,7 +34,8 @@ use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::states::States;
 use crate::succeed::Succession;
-use crate::upgrade::LEAVE_WITH_US;
+use crate::takeover::wire;
+use crate::upgrade::{LEAVE_WITH_US, Started};
 use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry};
 
@@ -115,6 +116,14 @@ struct Upgrades {
     place: Place,
     /// Operators that are still to be told of the end.
     waiting: Arc<Waiting>,
+    /// Its successors' processes.
+    started: Started,
+}
+
+impl Upgrades {
+    fn new(place: Place, started: Started) -> Upgrades {
+        Upgrades { place, waiting: Arc::default(), started }
+    }
 }
 
 impl Drop for Shared {
@@ -234,7 +243,7 @@ impl Lifecycle {
         let drain = self.drain();
         let registry = Arc::clone(&self.shared.registry);
         let server: Arc<str> = Arc::from(name);
-        self.accept(name, listener, Hold::Drain, move |stream, _read| {
+        self.accept(name, listener, Hold::Drain, GoesOn::WithNone, move |stream, _read| {
             let connection = handler(stream, drain.clone());
             let (registry, server) = (Arc::clone(&registry), Arc::clone(&server));
             drop(tokio::spawn(async move {
@@ -251,6 +260,7 @@ impl Lifecycle {
         name: &str,
         listener: Listener,
         hold: Hold,
+        goes_on: GoesOn,
         serve: impl Fn(Stream, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let serve: Handler = Arc::new(serve);
@@ -266,9 +276,9 @@ impl Lifecycle {
             orders,
         })?;
         let server: Arc<str> = Arc::from(name);
-        self.shared.handover.serves(Arc::clone(&server), Arc::clone(&serve));
+        self.shared.handover.serves(Arc::clone(&server), Arc::clone(&serve), goes_on);
         if let Some(before) = listener.server_before() {
-            self.shared.handover.serves_instead(before, Arc::clone(&serve));
+            self.shared.handover.serves_instead(before, Arc::clone(&serve), goes_on);
         }
         let accepting = Accepting {
             server,
@@ -330,8 +340,13 @@ impl Lifecycle {
         self.serve_rest_of_groups();
         let settings = &self.shared.settings;
         let succession = self.shared.succession.as_ref();
-        let ready = succession
-            .map(|left| left.ready(self.shared.handover.readable(), settings.probe.clone()));
+        let handover = &self.shared.handover;
+        let ready = succession.map(|left| wire::Ready {
+            sessions: handover.readable(),
+            probe: settings.probe.clone(),
+            servers: handover.goes_on(),
+            ..left.ready()
+        });
         let ready = GenerationInput::Ready(ready.unwrap_or_default());
         self.shared.control.send(Message::Input(ready));
     }
@@ -347,9 +362,13 @@ impl Lifecycle {
             let Some((server, hold)) = self.shared.gates.server_at(listener.given()) else {
                 continue;
             };
-            let Some((_, handler)) = self.shared.handover.server(&server) else { continue };
+            let Some((_, Server { handler, goes_on })) = self.shared.handover.server(&server)
+            else {
+                continue;
+            };
+            let serve = move |stream, read| handler(stream, read);
             // A stop that came first closes it.
-            let _ = self.accept(&server, listener, hold, move |stream, read| handler(stream, read));
+            let _ = self.accept(&server, listener, hold, goes_on, serve);
         }
     }
 
@@ -381,6 +400,7 @@ impl Lifecycle {
         if let Some(upgrades) = &self.shared.upgrades {
             upgrades.waiting.told(TOLD).await;
             self.unwanted_are_gone(report.as_ref()).await;
+            upgrades.started.reap_the_ended().await;
         }
         match report {
             Some(report) => Exit { report },

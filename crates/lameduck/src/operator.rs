@@ -256,7 +256,8 @@ impl Operator {
         drop(tokio::spawn(async move {
             let _guard = guard;
             let code = if serves { exit::OK } else { exit::FAILED };
-            let reply = Message::Reply(Reply { code, text: String::new(), last: true });
+            let servers = adopting.handover.goes_on().unwrap_or_default();
+            let reply = Message::Reply(Reply { code, text: servers.join("\n"), last: true });
             let told = channel.send_within(SEND, &reply, &[]).await;
             if !serves || told.is_err() {
                 return;

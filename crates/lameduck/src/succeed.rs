@@ -67,7 +67,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Asks the generation at `path` for the service and waits for its offer.
 pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
     let fail = |error| Error::io(TAKE_OVER, path.display().to_string(), error);
-    let channel = Channel::connect_by(path, Instant::now() + CONNECT).map_err(fail)?;
+    let channel = Channel::connect_within(path, CONNECT).map_err(fail)?;
     channel.check_peer().map_err(fail)?;
     let hello = Hello {
         protocols: PROTOCOLS,
@@ -193,14 +193,12 @@ impl Succession {
     }
 
     /// What this program makes of the listeners. What it did not ask for is closed here.
-    pub(crate) fn ready(&self, sessions: Vec<wire::Readable>, probe: Option<String>) -> Ready {
+    pub(crate) fn ready(&self) -> Ready {
         let dropped: Vec<Offered> = lock(&self.offered).drain(..).collect();
         Ready {
             used: lock(&self.used).clone(),
             dropped: dropped.into_iter().map(|offered| offered.name).collect(),
-            added: Vec::new(),
-            sessions,
-            probe,
+            ..Ready::default()
         }
     }
 
@@ -218,6 +216,18 @@ pub(crate) struct Adopting {
 }
 
 impl Adopting {
+    pub(crate) fn new(
+        handover: &Arc<Handover>,
+        registry: &Arc<Registry>,
+        log: &Arc<Log>,
+    ) -> Adopting {
+        Adopting {
+            handover: Arc::clone(handover),
+            registry: Arc::clone(registry),
+            log: Arc::clone(log),
+        }
+    }
+
     pub(crate) fn go_on_with(&self, connection: Connection, descriptors: Vec<OwnedFd>) {
         let Some(socket) = descriptors.into_iter().next() else { return };
         match open(socket) {

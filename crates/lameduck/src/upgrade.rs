@@ -44,8 +44,8 @@ pub(crate) use before::Before;
 pub use before::CHECK_FIRST;
 pub(crate) use giving::Found;
 use process::Exited;
-pub(crate) use process::Process;
 pub use process::{LAST_WORDS, LEAVE_WITH_US};
+pub(crate) use process::{Process, Started};
 use sending::{Ended, Mover};
 pub use sending::{SEEK, SEEK_PAUSE};
 pub(crate) use telling::Outcome;
@@ -66,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) succession: Option<Arc<Succession>>,
     pub(crate) respawned: bool,
     pub(crate) before: Before,
+    pub(crate) started: Started,
 }
 
 /// Conversations, processes and those who wait.
@@ -229,6 +230,7 @@ impl Upgrades {
     pub(crate) fn started(&mut self, attempt: AttemptId, process: Process) -> Input {
         let (pid, path) = (process.pid(), self.parts.program.path().display());
         self.parts.log.line("upgrade", &format!("Upgrading: started {path} as pid {pid}"));
+        self.parts.started.add(process.clone());
         self.processes.insert(attempt, process);
         Input::Started { attempt, pid }
     }
@@ -423,7 +425,7 @@ impl Upgrades {
             above.shut();
             self.arriving = true;
         }
-        let moving = self.parts.handover.open(ready.sessions);
+        let moving = self.parts.handover.open(ready.sessions, ready.servers);
         let Some(below) = self.below.get(&line) else { return };
         let successor = below.conversation.channel();
         let (over, left) = (CancellationToken::new(), CancellationToken::new());

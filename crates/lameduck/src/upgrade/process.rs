@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::generation::EXIT;
 use crate::log::Log;
-use crate::zombie::{await_exit, number};
+use crate::zombie::{await_exit, has_exited, number};
 
 /// How long an unwanted successor may take to leave when this process itself is about to leave: whoever it left behind would have nobody to kill it.
 pub const LEAVE_WITH_US: Duration = Duration::from_millis(500);
@@ -31,10 +31,32 @@ pub(crate) struct Process {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
+    /// As far as is known: it keeps its number until it is reaped.
     Runs,
-    /// It exited, and keeps its number until it is reaped.
-    Exited,
     Reaped,
+}
+
+/// Every process that was started here and was not reaped yet.
+#[derive(Clone, Default)]
+pub(crate) struct Started(Arc<Mutex<Vec<Process>>>);
+
+impl Started {
+    pub(super) fn add(&self, process: Process) {
+        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(Process::is_there);
+        started.push(process);
+    }
+
+    /// Waits until those that have ended are reaped. One that this process leaves behind is inherited by another, who
+    /// would take it for one that outlived this one.
+    pub(crate) async fn reap_the_ended(&self) {
+        let started = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for process in started.iter().filter(|process| process.has_ended()) {
+            let mut presence = process.presence.subscribe();
+            let reaped = presence.wait_for(|presence| *presence == Presence::Reaped);
+            let _ = tokio::time::timeout(EXIT, reaped).await;
+        }
+    }
 }
 
 impl Process {
@@ -62,19 +84,29 @@ impl Process {
         let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
         drop(waiting.spawn(move || {
             await_exit(pid);
-            presence.send_replace(Presence::Exited);
-            let _ = all_read.recv_timeout(EXIT);
             let mut status = Err(io::ErrorKind::NotFound.into());
             presence.send_modify(|presence| {
                 status = child.wait();
                 *presence = Presence::Reaped;
             });
+            let _ = all_read.recv_timeout(EXIT);
             exited(Exited {
                 is_well: status.as_ref().is_ok_and(ExitStatus::success),
                 how: how_it_ended(status),
             });
         }));
         process
+    }
+
+    fn is_there(&self) -> bool {
+        *self.presence.borrow() == Presence::Runs
+    }
+
+    /// It is still to be reaped.
+    fn has_ended(&self) -> bool {
+        // The borrow is the lock.
+        let presence = self.presence.borrow();
+        *presence == Presence::Runs && has_exited(self.pid)
     }
 
     pub(super) fn pid(&self) -> u32 {

@@ -68,10 +68,11 @@ impl Mover {
             self.send(&successor, announced, &mut moving, &mut kept, left.cancelled()).await;
         drop(successor);
         while let Way::Lost = way {
-            let Some(newest) = self.seek().await else {
+            let Some((newest, servers)) = self.seek().await else {
                 self.give_back(kept, moving);
                 return Ended::Nowhere;
             };
+            self.handover.leads_to(servers);
             way = self.send(&newest, Sessions::Unread, &mut moving, &mut kept, ends(&newest)).await;
         }
         Ended::Closed
@@ -101,6 +102,10 @@ impl Mover {
             {
                 self.handover.give_back(moved);
             }
+            // Sent off before it was known that nobody goes on with it there.
+            if let Some(moved) = kept.take_if(|moved| !self.may_go(moved)) {
+                self.handover.give_back(moved);
+            }
             let Some(moved) = kept.as_ref() else { continue };
             let message = Message::Connection(Connection {
                 server: moved.server.to_string(),
@@ -118,6 +123,10 @@ impl Mover {
         }
     }
 
+    fn may_go(&self, moved: &Moved) -> bool {
+        moved.session.is_some() || self.handover.leads_on(&moved.server)
+    }
+
     /// Nobody takes them: they are served here again.
     fn give_back(&self, kept: Option<Moved>, mut moving: mpsc::UnboundedReceiver<Moved>) {
         // When the service has come back the way may be another's already; this one is closed then.
@@ -130,16 +139,18 @@ impl Mover {
         }
     }
 
-    /// The generation that serves now, if it goes on with our connections.
-    async fn seek(&self) -> Option<AsyncChannel> {
+    /// The generation that serves now, if it goes on with our connections, and its servers, if it says.
+    async fn seek(&self) -> Option<(AsyncChannel, Option<Vec<String>>)> {
         for _ in 0..SEEK {
             if self.place.leads_to(self.own) || self.over.is_cancelled() {
                 return None;
             }
-            if let Ok(Ok(newest)) =
+            if let Ok(Ok((newest, words))) =
                 tokio::time::timeout(SEND, tell(&self.place, self.own, ADOPT)).await
             {
-                return Some(newest);
+                // As `Reply` to ADOPT has them; one of before that was said has no words.
+                let servers = words.lines().map(str::to_owned).collect();
+                return Some((newest, (!words.is_empty()).then_some(servers)));
             }
             tokio::time::sleep(SEEK_PAUSE).await;
         }
