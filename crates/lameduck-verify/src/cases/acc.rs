@@ -21,6 +21,8 @@ const QUEUED: usize = 500;
 const ROUNDS: usize = 3;
 /// Connections with half a head.
 const HALF: usize = 10;
+/// Connections in the queue of each of two listeners: more than a server takes before it hears of the stop.
+const AT_EACH: usize = 50;
 /// When the other half follows, after the stop.
 const HALF_PAUSE: Duration = Duration::from_millis(500);
 /// What a connection that is not work may hold an exit.
@@ -132,7 +134,7 @@ pub(super) const CASES: &[Case] = &[
         level: Must,
         title: "both of two listeners are drained and closed",
         setup: "the server is stopped by SIGSTOP while clients connect to both of its addresses and send a request each",
-        action: "the stop signal, then SIGCONT",
+        action: "the stop signal, then SIGCONT; three times",
         criterion: "every request is answered, the server exits, and both addresses refuse",
         why: "lists of listeners are where one is forgotten",
         source: "-",
@@ -341,12 +343,16 @@ fn arrivals(stage: &mut Stage<'_>) -> Result<Arrivals, Fault> {
 }
 
 fn two_listeners(stage: &mut Stage<'_>) -> Outcome {
+    again_and_again(stage, two_listeners_once)
+}
+
+fn two_listeners_once(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let (first, second) = (stage.fast(), stage.also()?);
     stage.freeze()?;
     let mut wires = Vec::new();
     for place in [&first, &second] {
-        for _ in 0..HALF {
+        for _ in 0..AT_EACH {
             let mut wire = Wire::open(place)?;
             wire.put_off_handshake();
             wire.request(&place.get(""));
