@@ -202,6 +202,20 @@ async fn what_cannot_fit_is_refused() {
     assert!(refused.to_string().contains("'redis', which is not registered"), "{refused}");
 }
 
+/// A successor is told the names of servers, and a log is read by lines.
+#[tokio::test]
+async fn a_server_has_a_name_that_can_be_told() {
+    let life = start();
+    let long = "x".repeat(65);
+    for name in ["", "two\nlines", &long] {
+        let listener = life.listen("127.0.0.1:0").await.unwrap();
+        let refused = life.serve_streams(name, listener, |_, _| async {}).unwrap_err();
+        assert!(refused.is_usage() && refused.to_string().contains("1 to 64 bytes"), "{refused}");
+    }
+    let listener = life.listen("127.0.0.1:0").await.unwrap();
+    life.serve_streams(&long[1..], listener, |_, _| async {}).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_stop_by_the_program_forces() {
     let life = start();
