@@ -96,6 +96,16 @@ async fn a_task_that_never_ends_is_cut_and_dropped_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_begins_when_all_was_cut_is_cut_too() {
+    let life = builder().grace_period(SHORT).start().unwrap();
+    life.task("stubborn", |_| pending());
+    assert_eq!(stopped(life.clone()).await.report().outcome, Outcome::DeadlineExceeded);
+    let late = life.task("late", |_| pending());
+    let end = tokio::time::timeout(LIMIT, late).await.expect("it is aborted");
+    assert_eq!(end, TaskEnd::Aborted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_blocking_call_is_named_and_waited_for() {
     let life = start();
     let (go_on, wait) = channel::<()>();
