@@ -95,6 +95,23 @@ async fn a_task_that_never_ends_is_cut_and_dropped_at_the_deadline() {
     given_back.recv_timeout(LIMIT).unwrap();
 }
 
+/// The end does not wait for what can never come any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_readiness_does_not_hold_a_stop_that_came_before() {
+    let life = start();
+    let mut readiness = life.readiness();
+    life.task("announcer", |_| async move {
+        readiness.ready().await;
+        assert!(!readiness.is_ready() && !readiness.has_started());
+        readiness.not_ready().await;
+    });
+    life.stop();
+    let exit = tokio::time::timeout(LIMIT, life.ended()).await.expect("it ends");
+    let report = exit.report();
+    assert_eq!((report.outcome, report.finished.tasks), (Outcome::Finished, 1));
+    assert_eq!(exit.code(), exit::OK);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_begins_when_all_was_cut_is_cut_too() {
     let life = builder().grace_period(SHORT).start().unwrap();
