@@ -209,11 +209,12 @@ fn summary(who: &str, report: &Value) -> String {
     text
 }
 
-/// Live, finished or cut work, each kind that there is: `3 requests, 1 task`.
+/// Live, finished or cut work, each kind that there is, in the words and the order of the log: `3 requests, 1 task`.
 pub fn counts(counts: &Value) -> String {
     let kinds = [
         ("requests", "request"),
         ("connections", "connection"),
+        ("websockets", "websocket"),
         ("tasks", "task"),
         ("blocking", "blocking call"),
     ];
@@ -236,7 +237,7 @@ mod tests {
         let report = json!({
             "outcome": "deadline exceeded",
             "ms": 9012.3,
-            "finished": { "requests": 3, "connections": 1, "tasks": 0, "blocking": 0 },
+            "finished": { "requests": 3, "connections": 2, "websockets": 1, "tasks": 0, "blocking": 0 },
             "cut": { "requests": 1, "connections": 0, "tasks": 0, "blocking": 0 },
             "cut_work": [{ "kind": "request", "name": "GET /a" }],
             "resources": [
@@ -246,7 +247,7 @@ mod tests {
         });
         assert_eq!(
             summary("Stopped", &report),
-            "Stopped: deadline exceeded in 9.0 s; finished 3 requests, 1 connection; cut 1 request\n  \
+            "Stopped: deadline exceeded in 9.0 s; finished 3 requests, 2 connections, 1 websocket; cut 1 request\n  \
              cut: request GET /a\n  counter: failed: disk full\n"
         );
     }

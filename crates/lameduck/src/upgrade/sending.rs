@@ -129,7 +129,7 @@ impl Mover {
     fn give_back(&self, kept: Option<Moved>, mut moving: mpsc::UnboundedReceiver<Moved>) {
         // When the service has come back the way may be another's already; this one is closed then.
         if !self.over.is_cancelled() {
-            self.handover.close();
+            self.handover.nobody_takes();
         }
         kept.into_iter().for_each(|moved| self.handover.give_back(moved));
         while let Ok(moved) = moving.try_recv() {
