@@ -8,6 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use arena::system;
+
 use crate::complaint::Complaint;
 
 /// A file of words larger than this is another file by mistake.
@@ -40,11 +42,11 @@ fn read(path: &Path) -> Result<Vec<OsString>, Complaint> {
             "write @PATH for a file with one word of the command line a line",
         )
     };
-    let size = std::fs::metadata(path).map_err(|error| unusable(&error.to_string()))?.len();
+    let size = std::fs::metadata(path).map_err(|error| unusable(&system(&error)))?.len();
     if size > WORDS_BYTES {
         return Err(unusable(&format!("it has {size} bytes, more than {WORDS_BYTES}")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unusable(&error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(&system(&error)))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     Ok(lines.filter(|line| !line.starts_with('#')).map(OsString::from).collect())
 }
