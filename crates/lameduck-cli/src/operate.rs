@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use lameduck::exit;
 use lameduck::operate::{Answer, QUEUE, Verb};
@@ -215,7 +214,7 @@ fn quote(words: &str) {
 
 /// A report in a line, and a line for each piece of work that was cut.
 fn summary(who: &str, report: &Value) -> String {
-    let took = Duration::from_secs_f64(report["ms"].as_f64().unwrap_or_default() / 1000.0);
+    let took = report["ms"].as_f64().unwrap_or_default() / 1000.0;
     let mut text = format!(
         "{who}: {} in {}; finished {}; cut {}\n",
         report["outcome"].as_str().unwrap_or("ended"),
@@ -237,10 +236,10 @@ fn summary(who: &str, report: &Value) -> String {
 }
 
 /// A short time in milliseconds, a longer one in seconds.
-fn in_words(took: Duration) -> String {
-    match took < Duration::from_secs(1) {
-        true => format!("{:.0} ms", took.as_secs_f64() * 1000.0),
-        false => format!("{:.1} s", took.as_secs_f64()),
+fn in_words(seconds: f64) -> String {
+    match seconds < 1.0 {
+        true => format!("{:.0} ms", seconds * 1000.0),
+        false => format!("{seconds:.1} s"),
     }
 }
 
@@ -285,6 +284,14 @@ mod tests {
             "Stopped: deadline exceeded in 9.0 s; finished 3 requests, 2 connections, 1 websocket; cut 1 request\n  \
              cut: request GET /a\n  counter: failed: disk full\n"
         );
+    }
+
+    /// Another version may answer, or another program.
+    #[test]
+    fn a_time_that_means_nothing_is_no_panic() {
+        for ms in [json!(-1), json!(1e300), json!("soon"), json!(null)] {
+            assert!(summary("Stopped", &json!({ "ms": ms })).starts_with("Stopped: ended in "));
+        }
     }
 
     #[test]
