@@ -277,9 +277,11 @@ impl Moving {
         !self.takes.borrow().serves(server)
     }
 
-    /// Sends a connection off, or gives it back when there is no way, it carries too much, or its keys are here.
+    /// Sends a connection off, or gives it back when there is no way, it carries too much, its keys are here, or it could not
+    /// be told of before.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
-        if moved.unread.len() > UNREAD_AT_MOST || moved.stream.is_encrypted() {
+        let stays = moved.stream.is_encrypted() || moved.stream.entry().stays();
+        if moved.unread.len() > UNREAD_AT_MOST || stays {
             return Err(moved);
         }
         let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);

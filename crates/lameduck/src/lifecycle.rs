@@ -34,7 +34,7 @@ use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::states::States;
 use crate::succeed::Succession;
-use crate::takeover::wire;
+use crate::takeover::wire::{self, MAX_NAME};
 use crate::upgrade::{LEAVE_WITH_US, Started};
 use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry};
@@ -217,7 +217,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// When the lifecycle has stopped accepting already.
+    /// When the lifecycle has stopped accepting already, and when the name has not 1 to 64 bytes or a control character in
+    /// it: a successor is told it, and it stands in reports.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
@@ -263,6 +264,7 @@ impl Lifecycle {
         goes_on: GoesOn,
         serve: impl Fn(Stream, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
+        check_name(name)?;
         let serve: Handler = Arc::new(serve);
         let (orders, received) = mpsc::unbounded_channel();
         self.shared.gates.add(Loop {
@@ -427,4 +429,13 @@ impl Lifecycle {
             let _ = tokio::time::timeout(UNWANTED, unwanted.wait_for(|left| *left == 0)).await;
         }
     }
+}
+
+/// Whether a server's name can be told to a successor and stand in a line.
+fn check_name(name: &str) -> Result<(), Error> {
+    if (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    let problem = format!("a name has 1 to {MAX_NAME} bytes, none of them a control character");
+    Err(Error::name(format!("serve '{}': {problem}", name.escape_debug())))
 }
