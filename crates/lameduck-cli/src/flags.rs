@@ -27,13 +27,14 @@ const JOBS_LIMIT: usize = 1_000;
 /// More repetitions of a case than this are a typing mistake.
 const REPEATS_LIMIT: usize = 10_000;
 
-/// The codes of a service's end; `stop` ends with the one of the service it stopped.
-fn codes_of_a_stop() -> String {
+/// The codes of a service's end; `stop` ends with the one of the service it stopped. `failed` says what else 1 means.
+fn codes_of_an_end(failed: &str) -> String {
+    let failed = format!("{failed}, or something failed on the way out");
     codes(&[
         (OK.to_string(), "everything finished"),
-        (FAILED.to_string(), "it could not start or run, or something failed on the way out"),
+        (FAILED.to_string(), failed.as_str()),
         (USAGE.to_string(), "the command line cannot be used"),
-        (DEADLINE.to_string(), "the deadline cut work, which the report names"),
+        (DEADLINE.to_string(), "the deadline, or a closing budget, cut what the report names"),
         ("128+n".to_owned(), "ended at once by signal n"),
     ])
 }
@@ -60,11 +61,11 @@ fn after_serve() -> String {
          @PATH stands for the words in that file, one a line; an upgrade reads it again.\n\n\
          Signals:\n{}\n{}",
         Signals::default(),
-        codes_of_a_stop()
+        codes_of_an_end("it could not start or run")
     )
 }
 
-/// Runs a network service that stops without losing a request.
+/// Stops, restarts and upgrades a network service without losing a request, and tests whether others do.
 #[derive(Debug, Parser)]
 #[command(name = "lameduck", version)]
 pub struct Flags {
@@ -74,7 +75,7 @@ pub struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Runs the reference service: a counter, orders and transfers over HTTP/1.1 and HTTP/2.
+    /// Runs the reference service: a counter, orders, jobs, transfers, a game and a chat on one port.
     Serve(Box<Serve>),
     /// Starts a running service's program anew and hands the service over to it, connections included.
     Upgrade(Upgrade),
@@ -121,7 +122,7 @@ pub struct Rollback {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = codes_of_a_stop())]
+#[command(after_help = codes_of_an_end("nobody answered"))]
 pub struct Stop {
     #[command(flatten)]
     pub control: Control,
@@ -258,7 +259,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR", env = "LAMEDUCK_ADMIN")]
     pub admin: Option<String>,
 
-    /// Keeps orders and the counter here: sqlite:PATH or postgres://USER@HOST:PORT/DATABASE.
+    /// Keeps the counter, orders and jobs here: sqlite:PATH or postgres://USER@HOST:PORT/DATABASE.
     #[arg(long, value_name = "URL", env = "LAMEDUCK_DATABASE", default_value = "sqlite:lameduck.db",
           hide_env_values = true, value_parser = by(DatabaseUrl::from_str))]
     pub database: DatabaseUrl,
@@ -424,9 +425,9 @@ pub fn read() -> Result<Flags, Early> {
     })
 }
 
-/// Where the flags of the command that was given are listed.
+/// Where the flags of the command that was given are listed; what is not UTF-8 is none.
 fn help() -> String {
-    let given = std::env::args().nth(1).unwrap_or_default();
+    let given = std::env::args_os().nth(1).unwrap_or_default();
     let known =
         Flags::command().find_subcommand(given).map(|command| command.get_name().to_owned());
     match known {

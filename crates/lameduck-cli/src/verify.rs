@@ -81,7 +81,7 @@ fn code(report: &SuiteReport) -> u8 {
 
 fn adapter(flags: &Verify) -> Result<Adapter, Complaint> {
     let bad = |error: &dyn std::fmt::Display| {
-        Complaint::usage(error.to_string(), "docs/verify.md lists the keys of an adapter")
+        Complaint::usage(error.to_string(), "docs/verify.md shows how to write an adapter")
     };
     let mut adapter = match (&flags.adapter, &flags.url) {
         (Some(path), _) => Adapter::find(Path::new(path)).map_err(|error| bad(&error))?,
@@ -160,7 +160,7 @@ fn open(path: &str) -> Result<File, Complaint> {
 
 fn unwritable(path: &str, error: &std::io::Error) -> Complaint {
     Complaint::usage(
-        format!("report {path}: {error}"),
+        format!("report {path}: {}", arena::system(error)),
         "name a file in a directory you may write to",
     )
 }

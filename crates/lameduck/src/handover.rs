@@ -38,15 +38,13 @@ struct Kind {
     handler: SessionHandler,
 }
 
-/// What the successor goes on with, while there is one.
+/// What the successor goes on with; `None` while there is no successor.
 #[derive(Default)]
-struct Takes {
-    kinds: Vec<Readable>,
-}
+struct Takes(Option<Vec<Readable>>);
 
 impl Takes {
     fn reads(&self, kind: &str, version: u32) -> bool {
-        self.kinds.iter().any(|readable| {
+        self.0.iter().flatten().any(|readable| {
             readable.kind == kind && (readable.oldest..=readable.newest).contains(&version)
         })
     }
@@ -176,12 +174,22 @@ impl Handover {
     pub(crate) fn open(&self, kinds: Vec<Readable>) -> mpsc::UnboundedReceiver<Moved> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        self.takes.send_replace(Takes { kinds });
+        self.takes.send_replace(Takes(Some(kinds)));
         receiver
     }
 
+    /// Closes the way: there is no successor any more.
     pub(crate) fn close(&self) {
-        self.takes.send_replace(Takes::default());
+        self.leads_nowhere(Takes(None));
+    }
+
+    /// Closes the way: there was a successor, and nobody takes anything in its place.
+    pub(crate) fn nobody_takes(&self) {
+        self.leads_nowhere(Takes(Some(Vec::new())));
+    }
+
+    fn leads_nowhere(&self, takes: Takes) {
+        self.takes.send_replace(takes);
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -196,14 +204,26 @@ impl Moving {
         }
     }
 
+    /// Waits until there is a successor, and tells whether it goes on with sessions of this kind and version. Cancel safe.
+    ///
+    /// That a successor has taken over is told a moment before the way to it is open: who is woken by the former and looks
+    /// for the latter may come too early.
+    pub(crate) async fn with_successor(&self, kind: &str, version: u32) -> bool {
+        let mut takes = self.takes.clone();
+        let reads = takes.wait_for(|takes| takes.0.is_some()).await;
+        reads.is_ok_and(|takes| takes.reads(kind, version))
+    }
+
     /// Whether a successor goes on with such a session now.
     pub(crate) fn is_asked(&self, kind: &str, version: u32) -> bool {
         self.takes.borrow().reads(kind, version)
     }
 
-    /// Sends a connection off, or gives it back when there is no way, it carries too much, or its keys are here.
+    /// Sends a connection off, or gives it back when there is no way, it carries too much, its keys are here, or it could not
+    /// be told of before.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
-        if moved.unread.len() > UNREAD_AT_MOST || moved.stream.is_encrypted() {
+        let stays = moved.stream.is_encrypted() || moved.stream.entry().stays();
+        if moved.unread.len() > UNREAD_AT_MOST || stays {
             return Err(moved);
         }
         let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,5 +231,35 @@ impl Moving {
             Some(way) => way.send(moved).map_err(|refused| refused.0),
             None => Err(moved),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_successor_reads_is_told_when_it_is_known() {
+        let handover = Handover::default();
+        let moving = handover.moving();
+        let told = tokio::spawn({
+            let moving = moving.clone();
+            async move { moving.with_successor("chat", 1).await }
+        });
+        // It has been woken too early, and found nothing open.
+        tokio::task::yield_now().await;
+        assert!(!told.is_finished());
+        let chat = Readable { kind: "chat".to_owned(), oldest: 1, newest: 2 };
+        let _way = handover.open(vec![chat]);
+        assert!(told.await.unwrap());
+        assert!(!moving.with_successor("chat", 3).await);
+        handover.nobody_takes();
+        assert!(!moving.with_successor("chat", 1).await);
+        handover.close();
+        let mut waits = std::pin::pin!(moving.with_successor("chat", 1));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
     }
 }

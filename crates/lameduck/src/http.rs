@@ -105,7 +105,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// When the lifecycle has stopped accepting already.
+    /// When the lifecycle has stopped accepting already, and when the name has not 1 to 64 bytes or a control character in
+    /// it: a successor is told it, and it stands in reports.
     ///
     /// ```no_run
     /// # async fn example(life: lameduck::Lifecycle, app: axum::Router) -> Result<(), lameduck::Error> {

@@ -65,7 +65,7 @@
 //!
 //! # Defaults
 //!
-//! Each wait, queue and list has a bound, and each bound has a name. The first five are yours to choose.
+//! Each wait, queue and list has a bound, and each bound has a name. Those with a method beside them are yours to choose.
 //!
 //! | name | value | what it bounds |
 //! |---|---|---|
@@ -81,9 +81,9 @@
 //! | [`listener::HANDSHAKE`] | 20 ms | handshakes under way when the gate closes |
 //! | [`listener::HANDSHAKE_ROUNDS`] | 5 | how often they are waited for |
 //! | [`listener::QUEUE`] | 4096 | connections the kernel may hold for us |
-//! | [`listener::BACK_OFF`] | 5 ms | the first pause when descriptors or memory are exhausted |
+//! | [`listener::BACK_OFF`] | 5 ms | the first pause after an accept error that lasts: no descriptor is left, say |
 //! | [`listener::BACK_OFF_MOST`] | 500 ms | the longest such pause |
-//! | [`listener::STARVED_GATE`] | 1 s | how long the gate tries to empty the queue meanwhile |
+//! | [`listener::STARVED_GATE`] | 1 s | how long the gate tries to empty the queue while there is such an error |
 //! | [`http::HEAD`](http/constant.HEAD.html) | 800 ms | the rest of a half-sent head |
 //! | [`http::FIRST_BYTE`](http/constant.FIRST_BYTE.html) | 700 ms | the first byte of a connection accepted at the gate |
 //! | [`http::PING`](http/constant.PING.html) | 500 ms | an HTTP/2 client's answer to PING, and its preface |
@@ -103,13 +103,13 @@
 //! | [`websocket::MOVE_FLUSH`](websocket/constant.MOVE_FLUSH.html) | 1 s | what was sent over a WebSocket, before it moves |
 //! | [`websocket::LAST_CALL`] | 1 s | from the close frames to the cut, for handlers that close themselves |
 //! | [`closing::RESOURCES_AT_MOST`] | 1000 | resources of one life |
-//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread |
-//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back |
-//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back |
+//! | [`http::streams::SPREAD`](http/streams/constant.SPREAD.html) | 1 s | over how long the ends of streams are spread ([`Streams::spread`](http/streams/struct.Streams.html#method.spread)) |
+//! | [`http::streams::RETRY`](http/streams/constant.RETRY.html) | 100 ms | how soon an event stream's client should come back ([`Streams::retry`](http/streams/struct.Streams.html#method.retry)) |
+//! | [`http::streams::RETRY_SPREAD`](http/streams/constant.RETRY_SPREAD.html) | 1 s | over how long clients should come back (the same) |
 //! | [`child::TERM_TO_KILL`] | 5 s | how long a child may take from TERM to its end |
 //! | [`child::KILL_AHEAD`] | 200 ms | how long before the cut it is killed otherwise |
-//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once |
-//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive |
+//! | [`jobs::CONCURRENCY`] | 4 | jobs that a worker has in hand at once ([`Jobs::concurrency`](jobs::Jobs::concurrency)) |
+//! | [`jobs::KEEP_EVERY`] | 1 s | the time between two signs that its claims are alive ([`Jobs::keep_every`](jobs::Jobs::keep_every)) |
 //! | [`jobs::CANCEL_AHEAD`] | 1 s | how long before the cut jobs are asked to end |
 //! | [`jobs::GIVE_BACK`] | 500 ms | how long before the cut they are dropped and given back |
 //! | [`jobs::UNWIND`] | 50 ms | how long dropped jobs may take to be gone |
@@ -117,10 +117,10 @@
 //! | [`jobs::BACK_OFF_MOST`] | 5 s | the longest such pause |
 //! | [`lifecycle::LAST_CALL`] | 1 s | how long before the cut blocking work is told to stop while the runtime is blocked |
 //! | [`work::NAMED_AT_MOST`] | 200 | pieces of work a report or snapshot names; the counts are whole |
-//! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back |
+//! | [`lifecycle::PROBATION`] | 10 s | how long a successor's death gives the service back ([`Builder::probation`]) |
 //! | [`lifecycle::CHECK`] | 10 s | one check before the service is ready ([`Lifecycle::check`]) |
 //! | [`lifecycle::CHECKS_AT_MOST`] | 100 | checks of one life |
-//! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once |
+//! | [`lifecycle::MAX_GENERATIONS`] | 4 | older generations that may drain at once ([`Builder::max_generations`]) |
 //! | `listener::LET_GO` | 1 s | how long a stop soon after an upgrade waits for the predecessor to let go of the socket |
 //! | `notify::teller::EXTEND` | 5 s | what the service manager is asked for at a time |
 //! | `notify::teller::EXTEND_PAST_DEADLINE` | 1 s | the same past the deadline, at most |
@@ -137,7 +137,7 @@
 //! | `succeed::CONNECT` | 5 s | room for a successor in the queue at the control socket |
 //! | `takeover::HELLO_TIMEOUT` | 10 s | a successor's first word, or a shorter [`Builder::takeover_timeout`] |
 //! | `takeover::OFFER_TIMEOUT` | 10 s | the predecessor's offer |
-//! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready |
+//! | `takeover::TAKEOVER_TIMEOUT` | 60 s | a successor's way to being ready ([`Builder::takeover_timeout`]) |
 //! | `takeover::TAKEOVER_LONGEST` | 600 s | the same, however often it asks for more |
 //! | `takeover::PROBE_TIMEOUT` | 5 s | a successor's answer to the probe |
 //! | `takeover::STATE_TIMEOUT` | 5 s | writing the states down |
@@ -159,12 +159,14 @@
 //!
 //! * It does not save a request that a client sends after the linger, while the close is on the wire: the client sees
 //!   an end of file, and no handler has run. Nobody can save it but the client.
+//! * It does not wait longer for a handshake under way than [`listener::HANDSHAKE`], repeated while others complete: a
+//!   client that is farther away finds the connection reset that it was just making. Nothing of it had reached the process.
 //! * It does not interrupt a blocking call, or a handler that blocks its thread. At the deadline the process leaves
 //!   without them and says so.
-//! * It does not move TLS connections, whose keys are in their process: at an upgrade they stay, are answered, told to
-//!   go, and resume with the successor.
-//! * It does not end a connection that became a protocol it does not know: that is counted, waited
-//!   for and cut at the deadline ([`Lifecycle::drain`] says when to end it). WebSockets it does know.
+//! * It does not move HTTP/2 connections, nor those over TLS, whose keys are in their process: at an upgrade they stay,
+//!   are answered and told to go; TLS sessions resume with the successor.
+//! * It does not end a connection that became a protocol it does not know: that is counted, waited for and cut at the
+//!   deadline ([`Lifecycle::drain`] says when to end it). WebSockets it does know.
 //! * It does not keep a balancer from sending to a closed port: give it a [lame duck](Builder::lame_duck) as long as your
 //!   health checks take to notice.
 //! * It does not restart anything, and it does not survive KILL: what must outlive that belongs into a database.

@@ -34,6 +34,7 @@ use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::states::States;
 use crate::succeed::Succession;
+use crate::takeover::wire::MAX_NAME;
 use crate::upgrade::LEAVE_WITH_US;
 use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry};
@@ -208,7 +209,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// When the lifecycle has stopped accepting already.
+    /// When the lifecycle has stopped accepting already, and when the name has not 1 to 64 bytes or a control character in
+    /// it: a successor is told it, and it stands in reports.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
@@ -253,6 +255,7 @@ impl Lifecycle {
         hold: Hold,
         serve: impl Fn(Stream, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
+        check_name(name)?;
         let serve: Handler = Arc::new(serve);
         let (orders, received) = mpsc::unbounded_channel();
         self.shared.gates.add(Loop {
@@ -407,4 +410,13 @@ impl Lifecycle {
             let _ = tokio::time::timeout(UNWANTED, unwanted.wait_for(|left| *left == 0)).await;
         }
     }
+}
+
+/// Whether a server's name can be told to a successor and stand in a line.
+fn check_name(name: &str) -> Result<(), Error> {
+    if (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    let problem = format!("a name has 1 to {MAX_NAME} bytes, none of them a control character");
+    Err(Error::name(format!("serve '{}': {problem}", name.escape_debug())))
 }

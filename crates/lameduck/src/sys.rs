@@ -1,4 +1,4 @@
-//! What no safe crate offers, three socket options, inherited descriptors, shared memory and a leash for children: the only
+//! What no safe crate offers, some socket options, inherited descriptors, shared memory and a leash for children: the only
 //! file that may use `unsafe`.
 //!
 //! `IP_MINTTL` (ip(7)) and `IPV6_MINHOPCOUNT` (RFC 5082, `linux/in6.h`) make the kernel drop packets whose TTL is below a

@@ -180,9 +180,11 @@ impl WebSockets {
     /// cannot move, and the others only where all are to go and they have not moved within the time of the spread.
     async fn at_upgrade(&self, drain: &Drain) {
         let upgrade = Occasion::Upgrade;
-        let moves = self.moving.as_ref();
-        let moves = moves.is_some_and(|kind| kind.moving.is_asked(&kind.name, kind.version));
         let first = async {
+            let moves = match &self.moving {
+                Some(kind) => kind.moving.with_successor(&kind.name, kind.version).await,
+                None => false,
+            };
             if moves {
                 self.tell_all(upgrade, Whom::TheImmovable, time_left(drain)).await;
             }

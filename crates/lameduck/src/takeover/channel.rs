@@ -204,6 +204,15 @@ pub(crate) struct AsyncChannel {
 }
 
 impl AsyncChannel {
+    /// Both ends of a conversation.
+    #[cfg(test)]
+    pub(crate) fn pair() -> io::Result<(AsyncChannel, AsyncChannel)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (one, other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Channel { socket: one }.into_async()?, Channel { socket: other }.into_async()?))
+    }
+
     /// Takes the conversation back from the runtime.
     pub(crate) fn into_blocking(self) -> Channel {
         Channel { socket: self.socket.into_inner() }

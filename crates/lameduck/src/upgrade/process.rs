@@ -1,6 +1,7 @@
 //! The process of a successor that this one started: its last words, its end, its number while it has one, and how it
 //! is made to leave when it is not wanted.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::watch;
 
-use crate::generation::EXIT;
+use crate::generation::{AttemptId, EXIT};
 use crate::log::Log;
 use crate::zombie::{await_exit, number};
 
@@ -81,6 +82,11 @@ impl Process {
         self.pid
     }
 
+    /// Whether nothing is left of it but its words.
+    fn is_reaped(&self) -> bool {
+        *self.presence.borrow() == Presence::Reaped
+    }
+
     pub(super) fn last_words(&self) -> String {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&words).trim_end().to_owned()
@@ -93,6 +99,22 @@ impl Process {
             // Gone meanwhile: then it has left as it was asked to.
             let _ = rustix::process::kill_process(pid, signal);
         }
+    }
+}
+
+/// The processes of attempts, as long as one may be signalled or its last words told.
+#[derive(Default)]
+pub(super) struct Processes(HashMap<AttemptId, Process>);
+
+impl Processes {
+    /// One attempt is under way at most, and this is its process: what became of those that are gone has been told.
+    pub(super) fn add(&mut self, attempt: AttemptId, process: Process) {
+        self.0.retain(|_, other| !other.is_reaped());
+        self.0.insert(attempt, process);
+    }
+
+    pub(super) fn get(&self, attempt: AttemptId) -> Option<&Process> {
+        self.0.get(&attempt)
     }
 }
 
@@ -127,5 +149,34 @@ fn pass_on(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>, log: &Log) {
         words.extend_from_slice(&bytes[..n]);
         let surplus = words.len().saturating_sub(LAST_WORDS);
         words.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::log::LogFormat;
+
+    /// However often an upgrade fails, the words of the last one are kept and no others.
+    #[test]
+    fn a_process_that_is_gone_is_forgotten_when_the_next_one_is_started() {
+        let log = Arc::new(Log::new(LogFormat::Silent));
+        let mut processes = Processes::default();
+        for attempt in 1..=3 {
+            let mut says = Command::new("sh");
+            says.args(["-c", "echo no >&2; exit 1"]).stderr(Stdio::piped());
+            let mut child = says.spawn().unwrap();
+            let stderr = child.stderr.take();
+            let (tell, told) = channel();
+            let process =
+                Process::watch(child, stderr, &log, move |exited| tell.send(exited.how).unwrap());
+            processes.add(attempt, process);
+            assert_eq!(told.recv().unwrap(), "it exited with code 1");
+            assert_eq!(processes.get(attempt).map(Process::last_words).as_deref(), Some("no"));
+            assert_eq!(processes.0.len(), 1);
+        }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     read_once: AtomicBool,
     /// It is told [`Told::Force`], alone.
     is_cut: AtomicBool,
+    /// No successor can be told of it.
+    stays: AtomicBool,
     own: Mutex<Own>,
     registry: Arc<Registry>,
 }
@@ -119,6 +121,7 @@ impl Entry {
             served: AtomicU64::new(0),
             read_once: AtomicBool::new(hold == Hold::Nothing),
             is_cut: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
             own: Mutex::default(),
             registry,
         }
@@ -258,6 +261,15 @@ impl Entry {
         self.is_cut.store(true, Ordering::Relaxed);
         self.wake(Side::Read);
         self.wake(Side::Write);
+    }
+
+    /// No message can tell a successor of it: it does not ask to move again.
+    pub(crate) fn cannot_move(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
     }
 
     /// Its descriptor went to a successor.

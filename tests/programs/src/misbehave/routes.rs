@@ -137,7 +137,9 @@ fn is_ready(server: &Server) -> bool {
     if server.has(Fault::RedAtUpgrade) && is_new {
         return false;
     }
-    server.has(Fault::ReadyWhileDraining) || server.phase() == Phase::Serving
+    // One that has been replaced speaks for its successor.
+    let is_served = server.phase() == Phase::Serving || server.upgrades.load(SeqCst) > 0;
+    server.has(Fault::ReadyWhileDraining) || is_served
 }
 
 /// A child that would outlive its parent, and ends with it where the parent is careful.

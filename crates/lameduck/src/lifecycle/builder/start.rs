@@ -53,6 +53,10 @@ impl Builder {
 
     /// Starts the life: signals and deadline are armed when it returns, and nothing is accepted yet.
     ///
+    /// A successor asks its predecessor for the service here, and blocks the thread meanwhile: 5 s at most until there is
+    /// room in the queue at its control socket, and then for the offer, [`OFFER_TIMEOUT`](crate::takeover::OFFER_TIMEOUT)
+    /// at most. Nothing else here waits.
+    ///
     /// # Errors
     ///
     /// When called outside a tokio runtime, when the lame duck does not fit into the grace period or a
