@@ -10,6 +10,8 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use arena::system;
+
 use crate::complaint::Complaint;
 
 /// A file of words larger than this is another file by mistake.
@@ -47,7 +49,7 @@ fn read(path: &Path) -> Result<Vec<OsString>, Complaint> {
         let mut text = String::new();
         file.take(WORDS_BYTES + 1).read_to_string(&mut text).map(|_| text)
     });
-    let text = read.map_err(|error| unusable(&error.to_string()))?;
+    let text = read.map_err(|error| unusable(&system(&error)))?;
     if text.len() as u64 > WORDS_BYTES {
         return Err(unusable(&format!("it has more than {WORDS_BYTES} bytes")));
     }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{self, Message as ToControl};
 use crate::conversation::{Conversation, Heard, What};
 use crate::driver::Gates;
+use crate::error::plain;
 use crate::generation::{Action, AttemptId, Heir, Input, LineId, Queue, Ticket};
 use crate::generations::Place;
 use crate::handover::Handover;
@@ -356,7 +357,7 @@ impl Upgrades {
                 }
                 Err(error) => {
                     let path = program.path().display();
-                    let why = format!("{path} could not be started: {error}");
+                    let why = format!("{path} could not be started: {}", plain(&error));
                     control.send(ToControl::Input(Input::NotStarted { attempt, why }));
                 }
             }

@@ -111,6 +111,16 @@ impl Wire {
         state.websocket.as_ref().is_none_or(|websocket| websocket.care.is_by_handler())
     }
 
+    /// Notes that the client has been told to go; whether that was the first time.
+    pub(crate) fn tell(&self) -> bool {
+        self.lock().websocket.as_ref().is_some_and(|websocket| websocket.care.tell())
+    }
+
+    /// Whether the client has been told to go.
+    pub(crate) fn is_told(&self) -> bool {
+        self.lock().websocket.as_ref().is_some_and(|websocket| websocket.care.is_told())
+    }
+
     /// Sends a close frame; ready when one was sent, this or the handler's.
     pub(crate) fn poll_close_websocket(
         &self,
