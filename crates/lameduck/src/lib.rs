@@ -233,6 +233,7 @@ pub mod states;
 mod succeed;
 mod sys;
 pub mod takeover;
+mod text;
 #[cfg(feature = "rustls023")]
 pub mod tickets;
 #[cfg(feature = "tonic014")]

@@ -28,6 +28,7 @@ use crate::takeover::Limits;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::successor::{Action, Input, Successor};
 use crate::takeover::wire::{self, Connection, Hello, Message, Offer, PROTOCOLS, Ready};
+use crate::text::{cut, printable};
 use crate::work::{Hold, Peer, Registry};
 
 /// How long a start waits for room in the queue at the predecessor's control socket.
@@ -121,13 +122,10 @@ pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
 fn introduce(version: &str) -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy();
-    let words = format!("{name} {version}");
-    let printable = words.trim().chars().filter(|c| !c.is_control());
-    let mut text: String = printable.take(wire::MAX_PROGRAM / 4).collect();
-    if text.is_empty() {
-        text.push('?');
+    match printable(format!("{name} {version}").trim(), wire::MAX_PROGRAM) {
+        text if text.is_empty() => "?".to_owned(),
+        text => text,
     }
-    text
 }
 
 /// Names and descriptors were counted against each other by the wire format.
@@ -283,12 +281,8 @@ pub(crate) fn wire_listener(index: usize, accepting: &Loop) -> wire::Listener {
     let Loop { server, given, unix, shared, inherited, .. } = accepting;
     let number = format!("#{index}");
     let room = wire::MAX_NAME - number.len();
-    let mut end = server.len().min(room);
-    while !server.is_char_boundary(end) {
-        end -= 1;
-    }
     wire::Listener {
-        name: format!("{}{number}", &server[..end]),
+        name: format!("{}{number}", cut(server, room)),
         socket: if *unix { wire::Socket::Unix } else { wire::Socket::Tcp },
         address: given.clone(),
         shared: *shared,

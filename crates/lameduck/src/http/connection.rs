@@ -156,14 +156,14 @@ impl MayMove {
     }
 }
 
-/// A wait that begins when it is first asked: when the connection has been told to go and has nothing in hand.
-struct Patience {
+/// A wait that begins when it is first asked: once the connection has been told to go, and has nothing in hand.
+pub(crate) struct Patience {
     since: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
-    fn new() -> Patience {
+    pub(crate) fn new() -> Patience {
         Patience { since: None, sleep: None }
     }
 
@@ -173,7 +173,7 @@ impl Patience {
     }
 
     /// Ready `patience` after it was first asked.
-    fn poll(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let until = *self.since.get_or_insert_with(Instant::now) + patience;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if sleep.deadline() != until {
@@ -330,7 +330,7 @@ where
 fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
     let server = Arc::clone(wire.entry().server());
     // hyper and the handlers have let go of it: this task holds the only reference.
-    let (stream, unread) = wire.into_stream()?;
+    let (stream, unread) = wire.try_into_stream().ok()?;
     match moving.send(Moved { server, stream, unread, session: None }) {
         Ok(()) => None,
         Err(refused) => Some(Wire::new(refused.stream, refused.unread)),
