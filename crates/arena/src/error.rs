@@ -52,7 +52,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The system's words in the middle of a sentence, without the number that says the same.
-pub(crate) fn system(error: &std::io::Error) -> String {
+pub fn system(error: &std::io::Error) -> String {
     let text = error.to_string();
     let words = text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words);
     let mut letters = words.chars();

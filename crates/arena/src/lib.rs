@@ -25,5 +25,5 @@ pub mod store;
 mod tls;
 
 pub use config::{Config, Grace, Takeover, TlsFiles};
-pub use error::Error;
+pub use error::{Error, system};
 pub use service::{check, run};

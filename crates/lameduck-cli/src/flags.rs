@@ -425,9 +425,9 @@ pub fn read() -> Result<Flags, Early> {
     })
 }
 
-/// Where the flags of the command that was given are listed.
+/// Where the flags of the command that was given are listed; what is not UTF-8 is none.
 fn help() -> String {
-    let given = std::env::args().nth(1).unwrap_or_default();
+    let given = std::env::args_os().nth(1).unwrap_or_default();
     let known =
         Flags::command().find_subcommand(given).map(|command| command.get_name().to_owned());
     match known {

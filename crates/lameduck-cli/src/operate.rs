@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use lameduck::exit;
 use lameduck::operate::{Answer, QUEUE, Verb};
@@ -27,11 +26,28 @@ pub fn upgrade(flags: &Upgrade) -> Result<ExitCode, Complaint> {
         _ => {
             let (reason, last_words) = answer.reason();
             quote(last_words);
-            Err(Complaint::failed(
-                format!("upgrade failed: {reason}"),
-                "nothing has changed: mend what it says, then upgrade again",
-            ))
+            let hint = what_to_do(reason, &flags.control.path);
+            Err(Complaint::failed(format!("upgrade failed: {reason}"), hint))
         }
+    }
+}
+
+/// What helps against an upgrade's refusal or failure.
+fn what_to_do(reason: &str, control: &Path) -> String {
+    let control = control.display();
+    if reason.contains("an upgrade is under way") {
+        format!("wait for it, or follow it: `lameduck upgrade --queue --control {control}`")
+    } else if reason.contains("older generations drain") {
+        format!(
+            "`lameduck status --control {control}` names them: wait, end one with `lameduck stop --generation`, or \
+             start the service with --upgrade-grace or a greater --max-generations"
+        )
+    } else if reason.contains("is stopping") {
+        "too late: start the service again when it has ended".to_owned()
+    } else if reason.contains("has taken over") {
+        format!("the control socket {control} leads to it by now: upgrade again")
+    } else {
+        "nothing has changed: mend what it says, then upgrade again".to_owned()
     }
 }
 
@@ -129,6 +145,14 @@ pub fn ask(control: &Path, verb: Verb, arguments: &[String]) -> Result<Answer, C
             let hint = "only the user it runs as and root may ask a service";
             return Complaint::failed(format!("cannot {error}"), hint);
         }
+        if control.is_dir() {
+            let hint = "name the socket in it, as the service's own --control does";
+            let control = control.display();
+            return Complaint::failed(
+                format!("{control} is a directory, not a control socket"),
+                hint,
+            );
+        }
         match left_behind(control).as_slice() {
             [] => {
                 let start = format!("`lameduck serve --control {}` starts one", control.display());
@@ -190,11 +214,11 @@ fn quote(words: &str) {
 
 /// A report in a line, and a line for each piece of work that was cut.
 fn summary(who: &str, report: &Value) -> String {
-    let took = Duration::from_secs_f64(report["ms"].as_f64().unwrap_or_default() / 1000.0);
+    let took = report["ms"].as_f64().unwrap_or_default() / 1000.0;
     let mut text = format!(
-        "{who}: {} in {:.1} s; finished {}; cut {}\n",
+        "{who}: {} in {}; finished {}; cut {}\n",
         report["outcome"].as_str().unwrap_or("ended"),
-        took.as_secs_f64(),
+        in_words(took),
         counts(&report["finished"]),
         counts(&report["cut"]),
     );
@@ -209,6 +233,14 @@ fn summary(who: &str, report: &Value) -> String {
         }
     }
     text
+}
+
+/// A short time in milliseconds, a longer one in seconds.
+fn in_words(seconds: f64) -> String {
+    match seconds < 1.0 {
+        true => format!("{:.0} ms", seconds * 1000.0),
+        false => format!("{seconds:.1} s"),
+    }
 }
 
 /// Live, finished or cut work, each kind that there is, in the words and the order of the log: `3 requests, 1 task`.
@@ -254,12 +286,20 @@ mod tests {
         );
     }
 
+    /// Another version may answer, or another program.
+    #[test]
+    fn a_time_that_means_nothing_is_no_panic() {
+        for ms in [json!(-1), json!(1e300), json!("soon"), json!(null)] {
+            assert!(summary("Stopped", &json!({ "ms": ms })).starts_with("Stopped: ended in "));
+        }
+    }
+
     #[test]
     fn a_stop_without_work_finished_nothing_and_cut_nothing() {
         let report = json!({ "outcome": "finished", "ms": 3.0, "finished": {}, "cut": {} });
         assert_eq!(
             summary("Stopped", &report),
-            "Stopped: finished in 0.0 s; finished nothing; cut nothing\n"
+            "Stopped: finished in 3 ms; finished nothing; cut nothing\n"
         );
     }
 }

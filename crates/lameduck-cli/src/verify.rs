@@ -160,7 +160,7 @@ fn open(path: &str) -> Result<File, Complaint> {
 
 fn unwritable(path: &str, error: &std::io::Error) -> Complaint {
     Complaint::usage(
-        format!("report {path}: {error}"),
+        format!("report {path}: {}", arena::system(error)),
         "name a file in a directory you may write to",
     )
 }

@@ -5,8 +5,12 @@
 //! left out; nothing else is special, and a file names no further file.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use arena::system;
 
 use crate::complaint::Complaint;
 
@@ -40,11 +44,15 @@ fn read(path: &Path) -> Result<Vec<OsString>, Complaint> {
             "write @PATH for a file with one word of the command line a line",
         )
     };
-    let size = std::fs::metadata(path).map_err(|error| unusable(&error.to_string()))?.len();
-    if size > WORDS_BYTES {
-        return Err(unusable(&format!("it has {size} bytes, more than {WORDS_BYTES}")));
+    // Counted while it is read: what is no plain file has no size.
+    let read = File::open(path).and_then(|file| {
+        let mut text = String::new();
+        file.take(WORDS_BYTES + 1).read_to_string(&mut text).map(|_| text)
+    });
+    let text = read.map_err(|error| unusable(&system(&error)))?;
+    if text.len() as u64 > WORDS_BYTES {
+        return Err(unusable(&format!("it has more than {WORDS_BYTES} bytes")));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unusable(&error.to_string()))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     Ok(lines.filter(|line| !line.starts_with('#')).map(OsString::from).collect())
 }
@@ -72,6 +80,13 @@ mod tests {
     fn other_commands_keep_their_words() {
         let given = words(&["lameduck", "verify", "--", "server", "@file"]);
         assert_eq!(expanded(given.clone()).unwrap(), given);
+    }
+
+    /// It has no size, and no end.
+    #[test]
+    fn a_file_that_never_ends_is_given_up() {
+        let complaint = expanded(words(&["lameduck", "serve", "@/dev/zero"])).unwrap_err();
+        assert!(format!("{complaint:?}").contains("/dev/zero"), "{complaint:?}");
     }
 
     #[test]

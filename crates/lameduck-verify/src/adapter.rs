@@ -135,6 +135,9 @@ pub enum Readiness {
     Stderr(String),
     /// It sends `READY=1` to the notify socket.
     Fd(bool),
+    /// This command succeeds; it is run until it does, after the start and after an upgrade. For a server that answers
+    /// before it hears its signals.
+    Command(Command),
 }
 
 impl Default for Readiness {
@@ -205,10 +208,11 @@ impl Adapter {
             Err(_) if shipped(&name).is_some() => {
                 Adapter::parse(&name, shipped(&name).unwrap_or_default())
             }
-            Err(error) => Err(BadAdapter(format!(
-                "{name}: {error}; shipped adapters are {}",
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(BadAdapter(format!(
+                "no shipped adapter and no file is called {name}; shipped are {}",
                 shipped_names().join(", ")
             ))),
+            Err(error) => Err(BadAdapter(format!("read {name}: {error}"))),
         }
     }
 
@@ -323,6 +327,10 @@ impl Adapter {
     fn commands(&self) -> impl Iterator<Item = &Command> {
         let upgrade = self.upgrade.as_ref();
         let of_upgrade = upgrade.into_iter().flat_map(|it| [&it.command, &it.rollback]);
+        let ready = match &self.ready {
+            Readiness::Command(command) => Some(command),
+            _ => None,
+        };
         let own = [
             &self.command,
             &self.beside,
@@ -331,7 +339,7 @@ impl Adapter {
             &self.stop.command,
             &self.stop.progress,
         ];
-        own.into_iter().chain(of_upgrade).flatten()
+        own.into_iter().chain(of_upgrade).flatten().chain(ready)
     }
 }
 
@@ -370,6 +378,14 @@ mod tests {
         }
         let error = refused("name = \"x\"\ncommand = [\"x\", \"{prot}\"]\n");
         assert!(error.contains("no placeholder is called {prot}"), "{error}");
+    }
+
+    #[test]
+    fn a_name_of_nothing_is_told_with_the_names_there_are() {
+        let error = Adapter::find(Path::new("nope")).unwrap_err().to_string();
+        let names = shipped_names().join(", ");
+        let told = format!("no shipped adapter and no file is called nope; shipped are {names}");
+        assert_eq!(error, told);
     }
 
     #[test]

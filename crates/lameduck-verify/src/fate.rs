@@ -134,6 +134,13 @@ impl Fate {
         }
     }
 
+    /// Whether a client notices it as a failure: it is lost, or no connection could be made.
+    pub(crate) fn is_failure(self) -> bool {
+        let is_unreached =
+            matches!(self, Fate::Refused | Fate::ConnectTimedOut | Fate::ConnectFailed);
+        is_unreached || self.kind() == Kind::Lost
+    }
+
     /// Answered, not sent or lost.
     pub fn kind(self) -> Kind {
         match self {
@@ -215,16 +222,13 @@ impl Tally {
 
     /// What a client notices as a failure: everything lost, and every connection that could not be made.
     pub fn failures(&self) -> u64 {
-        let unreached = [Fate::Refused, Fate::ConnectTimedOut, Fate::ConnectFailed];
-        self.lost() + unreached.into_iter().map(|fate| self.count(fate)).sum::<u64>()
+        let failures = Fate::ALL.into_iter().filter(|fate| fate.is_failure());
+        failures.map(|fate| self.count(fate)).sum()
     }
 
     /// The failures by name, as in `12 RESET_BEFORE_RESPONSE, 3 REFUSED`.
     pub fn failures_text(&self) -> String {
-        let unreached = [Fate::Refused, Fate::ConnectTimedOut, Fate::ConnectFailed];
-        let each = Fate::ALL.into_iter().filter(|fate| {
-            self.count(*fate) > 0 && (fate.kind() == Kind::Lost || unreached.contains(fate))
-        });
+        let each = Fate::ALL.into_iter().filter(|fate| self.count(*fate) > 0 && fate.is_failure());
         let each: Vec<String> =
             each.map(|fate| format!("{} {}", self.count(fate), fate.name())).collect();
         if each.is_empty() { "nothing lost".to_owned() } else { each.join(", ") }

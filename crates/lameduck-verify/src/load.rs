@@ -15,6 +15,7 @@
 //! **Bounds**: [`CONNECT_LIMIT`], [`REQUEST_LIMIT`], [`EXAMPLES`] and the consts in [`Until`].
 
 mod acked;
+mod alarm;
 mod http1;
 mod http2;
 mod ledger;
@@ -30,6 +31,7 @@ pub use report::{Latency, Report};
 use crate::address::{Place, Scheme};
 use crate::trace::Recording;
 use acked::Acked;
+use alarm::Alarm;
 use ledger::Ledger;
 use std::fmt;
 use std::io;
@@ -226,6 +228,7 @@ impl Load {
             flow: Mutex::new(Flow { threads, answered: 0 }),
             changed: Condvar::new(),
             answers: AtomicU64::new(0),
+            alarm: Arc::default(),
             wanted: self.connections * self.mode.streams(),
         });
         let mut running = Running {
@@ -263,7 +266,8 @@ async fn clients_of_a_thread(
     tls: Option<Arc<rustls::ClientConfig>>,
 ) -> Ledger {
     let recording = load.recorded_since.map(|begun| Recording::new(begun, thread));
-    let ledger = Rc::new(std::cell::RefCell::new(Ledger::new(shared.begun, recording)));
+    let ledger = Ledger::new(shared.begun, recording).ringing(shared.alarm.clone());
+    let ledger = Rc::new(std::cell::RefCell::new(ledger));
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
         let part = Part {
@@ -314,6 +318,7 @@ struct Shared {
     changed: Condvar,
     /// Answers to all clients.
     answers: AtomicU64,
+    alarm: Arc<Alarm>,
     /// First answers until the load flows.
     wanted: usize,
 }
@@ -394,6 +399,11 @@ impl Running {
         let waits = |flow: &mut Flow| !has() && flow.threads > 0;
         drop(self.shared.changed.wait_timeout_while(flow, limit, waits));
         has()
+    }
+
+    /// Waits until a client has met a failure, and says whether one has: not when `limit` passed before.
+    pub fn wait_failed(&self, limit: Duration) -> bool {
+        self.shared.alarm.wait(limit)
     }
 
     /// Waits until every client has ended by itself, or `limit`; says whether they have.

@@ -4,6 +4,8 @@
 //! a case opened is gone when the stage is: the server with all its processes, connections, threads, directories.
 
 mod ask;
+mod errand;
+mod launch;
 mod loads;
 mod programs;
 mod queue;
@@ -14,11 +16,14 @@ mod upgrading;
 mod wires;
 
 pub use ask::{ASK_LIMIT, Asked, ask};
+pub use errand::{COMMAND_LIMIT, Ran, find_program, run_command};
+pub use launch::Launch;
+pub use loads::Arrivals;
 pub use programs::Stand;
 pub use queue::{Listening, listening};
 pub use recorder::Recorder;
 pub use scratch::remove_scratch;
-pub use service::{COMMAND_LIMIT, Gone, Launch, Ran, Service, find_program, run_command};
+pub use service::{Gone, Service};
 pub use upgrading::{Asking, Upgraded};
 pub use wires::Wires;
 
@@ -177,13 +182,13 @@ impl<'a> Stage<'a> {
         Ok(self.service().thaw()?)
     }
 
-    /// Kills the server and starts it again at the same address.
-    pub fn kill_and_start(&mut self) -> Result<(), Fault> {
-        let adapter = self.adapter;
+    /// Kills the server, and starts it again at the same address once it was `seen`: clients that had no processor while
+    /// it was away have noticed nothing.
+    pub fn kill_and_start(&mut self, seen: impl FnOnce() -> bool) -> Result<(), Fault> {
         self.recorder.mark(MarkKind::Action, "SIGKILL");
-        self.service().kill_and_start(adapter)?;
-        self.recorder.mark(MarkKind::Process, "started again");
-        Ok(())
+        self.service().kill()?;
+        seen();
+        self.start_again()
     }
 
     /// Starts the server again at the same address, after it has ended.
@@ -402,6 +407,18 @@ impl<'a> Stage<'a> {
             if Instant::now() >= deadline {
                 return Err(Fault(format!("connections still wait to be accepted after {SOON:?}")));
             }
+            std::thread::sleep(POLL_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Waits until so many connections wait in the accept queue, or `limit`.
+    pub fn wait_queued(&self, count: u32, limit: Duration) -> Result<(), Fault> {
+        let port = self.running().address.port();
+        let deadline = Instant::now() + limit;
+        while listening(port)?.iter().map(|one| one.waiting).sum::<u32>() < count
+            && Instant::now() < deadline
+        {
             std::thread::sleep(POLL_PAUSE);
         }
         Ok(())

@@ -11,22 +11,24 @@
 
 mod capture;
 mod guardian;
+mod port;
 pub mod proc;
 mod scope;
 
 pub use guardian::abandon;
-pub(crate) use guardian::is_leaving;
+pub(crate) use guardian::{directories, is_leaving, keep_directories};
 
 use crate::address::Address;
 use capture::Capture;
 use guardian::Guardian;
+pub(crate) use port::Reserved;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, kill_process, kill_process_group, pidfd_open};
 pub(crate) use scope::Scope;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -79,9 +81,10 @@ pub enum Ready {
     Started,
 }
 
-/// A TCP address on the loopback interface that was free a moment ago.
+/// A TCP address on the loopback interface that was free a moment ago, and whose port the kernel does not give out: no
+/// outgoing connection takes it.
 pub fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    Ok(Reserved::new()?.address())
 }
 
 /// A server to be started.
@@ -105,6 +108,8 @@ pub struct Target {
     stderr: Capture,
     signalled: Instant,
     exited: Option<Exit>,
+    /// It was seen that nobody of it is left: nobody can come then.
+    is_deserted: bool,
 }
 
 /// How a server ended.
@@ -246,6 +251,13 @@ impl Target {
         processes
     }
 
+    /// Whether its own process has ended and has left nobody. Its end needs no further look then.
+    pub(crate) fn is_deserted(&mut self) -> bool {
+        self.is_deserted = self.is_deserted
+            || (self.exited.is_some() && proc::marked(&self.mark, Some(self.pid())).is_empty());
+        self.is_deserted
+    }
+
     /// Every process of the server that lives: its tree, its process group, and whoever inherited its [`MARK`].
     pub fn family(&self) -> Vec<u32> {
         let mut found = self.tree();
@@ -291,8 +303,14 @@ impl Target {
     /// Kills whatever is alive. Descendants are listed before their parent dies: afterwards they would belong
     /// to another.
     fn kill_tree(&mut self) {
-        let descendants = proc::descendants(self.pid());
-        // Until it is waited for, the process id cannot belong to another process.
+        if self.is_deserted {
+            return;
+        }
+        // Until it is waited for, the process id cannot belong to another process, nor its children to another parent.
+        let descendants = match self.exited {
+            None => proc::descendants(self.pid()),
+            Some(_) => Vec::new(),
+        };
         if self.exited.is_none() {
             let _ = kill_process(self.pid, Signal::KILL);
         }
@@ -429,6 +447,7 @@ impl Start {
             guardian: Some(guardian),
             signalled: Instant::now(),
             exited: None,
+            is_deserted: false,
         };
         target.wait_ready(&self.ready, self.limit)?;
         Ok(target)

@@ -123,15 +123,9 @@ fn eat(mebibytes: u64) {
     vec![1u8; bytes].leak();
 }
 
-async fn serve(
-    control: String,
-    addresses: Vec<String>,
-    wishes: &Wishes,
-) -> Result<Exit, lameduck::Error> {
-    let mut builder = Lifecycle::builder()
-        .grace_period(Duration::from_secs(9))
-        .version(wishes.value("version").unwrap_or("1"))
-        .control(control);
+/// A life with the times that are wished for.
+fn timed(wishes: &Wishes) -> lameduck::Builder {
+    let mut builder = Lifecycle::builder();
     if let Some(probation) = wishes.duration("probation") {
         builder = builder.probation(probation);
     }
@@ -141,6 +135,21 @@ async fn serve(
     if let Some(grace) = wishes.duration("upgrade-grace") {
         builder = builder.upgrade_grace(grace);
     }
+    if let Some(linger) = wishes.duration("upgrade-linger") {
+        builder = builder.upgrade_linger(linger);
+    }
+    builder
+}
+
+async fn serve(
+    control: String,
+    addresses: Vec<String>,
+    wishes: &Wishes,
+) -> Result<Exit, lameduck::Error> {
+    let mut builder = timed(wishes)
+        .grace_period(Duration::from_secs(9))
+        .version(wishes.value("version").unwrap_or("1"))
+        .control(control);
     if let Some(most) = wishes.number("max-generations") {
         builder = builder.max_generations(usize::try_from(most).unwrap_or(usize::MAX));
     }

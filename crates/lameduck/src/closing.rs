@@ -286,7 +286,7 @@ fn longest_chain(entries: &[(Duration, Vec<usize>, Turn)]) -> Duration {
     let mut longest = Duration::ZERO;
     let mut longest_last = Duration::ZERO;
     for (index, (budget, uses, turn)) in entries.iter().enumerate().rev() {
-        let ends = begins_after[index] + *budget;
+        let ends = begins_after[index].saturating_add(*budget);
         for used in uses {
             begins_after[*used] = begins_after[*used].max(ends);
         }
@@ -295,7 +295,7 @@ fn longest_chain(entries: &[(Duration, Vec<usize>, Turn)]) -> Duration {
             Turn::Last => longest_last = longest_last.max(ends),
         }
     }
-    longest + longest_last
+    longest.saturating_add(longest_last)
 }
 
 #[cfg(test)]

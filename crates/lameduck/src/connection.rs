@@ -207,6 +207,13 @@ impl Stream {
             Told::Serve | Told::MarkAnswers | Told::Move | Told::Finish => Ok(()),
         }
     }
+
+    fn read_once(&mut self) {
+        if self.first_read == FirstRead::Awaited {
+            self.first_read = FirstRead::Done;
+            self.entry().was_read();
+        }
+    }
 }
 
 /// Whether there is a byte or an end; takes nothing.
@@ -219,15 +226,6 @@ fn look(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
 
 fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut: the stop was forced")
-}
-
-impl Stream {
-    fn read_once(&mut self) {
-        if self.first_read == FirstRead::Awaited {
-            self.first_read = FirstRead::Done;
-            self.entry().was_read();
-        }
-    }
 }
 
 /// A TLS handshake under way. It is live work like the connection it becomes.

@@ -349,7 +349,10 @@ impl Control {
             Message::Alive => self.hands.teller.runtime_answered(Instant::now()),
             Message::Abandon => match self.end {
                 // A stop under way is seen through, and a process that is to leave is made to leave.
-                End::NotYet if self.stop.is_none() => self.end = End::Abandoned,
+                End::NotYet if self.stop.is_none() => {
+                    self.release_place();
+                    self.end = End::Abandoned;
+                }
                 End::NotYet | End::Reported { .. } | End::Abandoned => {}
             },
             _ => {}
@@ -371,6 +374,13 @@ impl Control {
         self.show(now);
         let unwanted = self.generation.unwanted();
         self.hands.unwanted.send_if_modified(|told| std::mem::replace(told, unwanted) != unwanted);
+    }
+
+    /// Nobody is to find this generation any more.
+    fn release_place(&self) {
+        if let Some((place, generation)) = &self.hands.place {
+            place.release(*generation);
+        }
     }
 
     fn life(&self) -> &Machine {

@@ -153,8 +153,8 @@ async fn listen(
     }
 }
 
-/// Without room for a descriptor, or with a message of another version, the conversation goes on: to end it would tell
-/// that a process died.
+/// Without room for a descriptor, with a message of another version, or with something that no message can say, the
+/// conversation goes on: to end it would tell that a process died.
 pub(crate) fn is_of_one_message(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::Other)
 }

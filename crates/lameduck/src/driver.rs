@@ -213,6 +213,7 @@ impl Driver {
             }
         }
     }
+
     /// Tells the control thread when each of these loops has done what it was told, or is gone: either way it accepts as
     /// it should.
     fn tell_when(&self, acks: Vec<oneshot::Receiver<()>>, done: GateInput) {

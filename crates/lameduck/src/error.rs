@@ -152,7 +152,7 @@ impl fmt::Display for Error {
 }
 
 /// The system's words without the "(os error 98)" that helps nobody who can read the words.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let full = error.to_string();
     match full.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),

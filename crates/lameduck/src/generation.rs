@@ -411,9 +411,7 @@ impl Generation {
             None => self.live(now, phase::Input::Ready),
         }
     }
-}
 
-impl Generation {
     /// It is no stop of its own: what began already comes first.
     fn unfit(&mut self, now: Instant, why: Why) {
         if self.life.phase() == Phase::Starting && self.life.cause().is_none() {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::connection::Stream;
 use crate::error::Error;
 use crate::listener::Handler;
-use crate::takeover::wire::{MAX_KINDS, MAX_NAME, Readable, Session};
+use crate::takeover::wire::{self, MAX_KINDS, MAX_NAME, MAX_SERVERS, Readable, Session};
 
 /// Unread bytes that travel with a connection at most; one with more stays until it has been read.
 pub const UNREAD_AT_MOST: usize = 32 * 1024;
@@ -38,16 +38,41 @@ struct Kind {
     handler: SessionHandler,
 }
 
-/// What the successor goes on with; `None` while there is no successor.
+/// What the successor goes on with.
 #[derive(Default)]
-struct Takes(Option<Vec<Readable>>);
+struct Takes {
+    /// The sessions; `None` while there is no successor.
+    kinds: Option<Vec<Readable>>,
+    /// The servers whose connections it goes on with; `None` while that is not known: then any.
+    servers: Option<Vec<String>>,
+}
 
 impl Takes {
     fn reads(&self, kind: &str, version: u32) -> bool {
-        self.0.iter().flatten().any(|readable| {
+        self.kinds.iter().flatten().any(|readable| {
             readable.kind == kind && (readable.oldest..=readable.newest).contains(&version)
         })
     }
+
+    fn serves(&self, server: &str) -> bool {
+        self.servers.as_ref().is_none_or(|servers| servers.iter().any(|other| other == server))
+    }
+}
+
+/// Whether a server goes on with connections that come from another generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GoesOn {
+    /// It speaks HTTP.
+    WithHttp,
+    /// Only with those that it has accepted.
+    WithNone,
+}
+
+/// Who serves connections.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) handler: Handler,
+    pub(crate) goes_on: GoesOn,
 }
 
 /// The way to the successor, while there is one, and the servers that go on with what comes from a predecessor.
@@ -55,7 +80,7 @@ impl Takes {
 pub(crate) struct Handover {
     way: Arc<Mutex<Option<mpsc::UnboundedSender<Moved>>>>,
     takes: watch::Sender<Takes>,
-    servers: Mutex<HashMap<Arc<str>, Handler>>,
+    servers: Mutex<HashMap<Arc<str>, Server>>,
     /// Who answers a probe.
     probed: OnceLock<Arc<str>>,
     kinds: Mutex<HashMap<String, Kind>>,
@@ -118,16 +143,28 @@ impl Handover {
         }
     }
 
-    /// Names who goes on with connections of `server`.
-    pub(crate) fn serves(&self, server: Arc<str>, handler: Handler) {
+    /// Names who serves connections of `server`.
+    pub(crate) fn serves(&self, server: Arc<str>, handler: Handler, goes_on: GoesOn) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.insert(server, handler);
+        servers.insert(server, Server { handler, goes_on });
     }
 
     /// Names who goes on with connections of a predecessor's `server`, which has another name here by now.
-    pub(crate) fn serves_instead(&self, server: &str, handler: Handler) {
+    pub(crate) fn serves_instead(&self, server: &str, handler: Handler, goes_on: GoesOn) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.entry(Arc::from(server)).or_insert(handler);
+        servers.entry(Arc::from(server)).or_insert(Server { handler, goes_on });
+    }
+
+    /// Whose connections another generation may send here; `None` if there are too many to be told.
+    pub(crate) fn goes_on(&self) -> Option<Vec<String>> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let http = servers.iter().filter(|(_, server)| server.goes_on == GoesOn::WithHttp);
+        // A connection of any other name could not be sent.
+        let can_be_told = |name: &&Arc<str>| wire::is_name(name) && name.len() <= MAX_NAME;
+        let mut names: Vec<String> =
+            http.map(|(name, _)| name).filter(can_be_told).map(|name| name.to_string()).collect();
+        names.sort_unstable();
+        (names.len() <= MAX_SERVERS).then_some(names)
     }
 
     /// Says that `server` speaks HTTP: the first one to say so answers a predecessor's probe.
@@ -143,19 +180,20 @@ impl Handover {
         }
     }
 
-    pub(crate) fn server(&self, name: &str) -> Option<(Arc<str>, Handler)> {
+    pub(crate) fn server(&self, name: &str) -> Option<(Arc<str>, Server)> {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.get_key_value(name).map(|(name, handler)| (Arc::clone(name), Arc::clone(handler)))
+        servers.get_key_value(name).map(|(name, server)| (Arc::clone(name), server.clone()))
     }
 
-    /// Goes on with a connection that a predecessor sent. One of a server that is no more is closed.
+    /// Goes on with a connection that a predecessor sent. One of a server that is no more is closed: a predecessor that was
+    /// told which there are sends none.
     pub(crate) fn receive(
         &self,
         server: &str,
         unread: Vec<u8>,
         stream: impl FnOnce(Arc<str>) -> Stream,
     ) {
-        if let Some((name, handler)) = self.server(server) {
+        if let Some((name, Server { handler, goes_on: GoesOn::WithHttp })) = self.server(server) {
             handler(stream(name), unread);
         }
     }
@@ -165,27 +203,41 @@ impl Handover {
         if let Some(session) = moved.session {
             return self.go_on(moved.stream, moved.unread, *session);
         }
-        if let Some((_, handler)) = self.server(&moved.server) {
-            handler(moved.stream, moved.unread);
+        if let Some((_, server)) = self.server(&moved.server) {
+            (server.handler)(moved.stream, moved.unread);
         }
     }
 
     /// Opens the way. As many connections wait in it as are open, so their descriptors bound it.
-    pub(crate) fn open(&self, kinds: Vec<Readable>) -> mpsc::UnboundedReceiver<Moved> {
+    pub(crate) fn open(
+        &self,
+        kinds: Vec<Readable>,
+        servers: Option<Vec<String>>,
+    ) -> mpsc::UnboundedReceiver<Moved> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        self.takes.send_replace(Takes(Some(kinds)));
+        self.takes.send_replace(Takes { kinds: Some(kinds), servers });
         receiver
+    }
+
+    /// The way leads to another generation, which goes on with connections of these servers.
+    pub(crate) fn leads_to(&self, servers: Option<Vec<String>>) {
+        self.takes.send_modify(|takes| takes.servers = servers);
+    }
+
+    /// Whether the way leads to somebody who goes on with connections of `server`.
+    pub(crate) fn leads_on(&self, server: &str) -> bool {
+        self.takes.borrow().serves(server)
     }
 
     /// Closes the way: there is no successor any more.
     pub(crate) fn close(&self) {
-        self.leads_nowhere(Takes(None));
+        self.leads_nowhere(Takes::default());
     }
 
     /// Closes the way: there was a successor, and nobody takes anything in its place.
     pub(crate) fn nobody_takes(&self) {
-        self.leads_nowhere(Takes(Some(Vec::new())));
+        self.leads_nowhere(Takes { kinds: Some(Vec::new()), servers: None });
     }
 
     fn leads_nowhere(&self, takes: Takes) {
@@ -210,7 +262,7 @@ impl Moving {
     /// for the latter may come too early.
     pub(crate) async fn with_successor(&self, kind: &str, version: u32) -> bool {
         let mut takes = self.takes.clone();
-        let reads = takes.wait_for(|takes| takes.0.is_some()).await;
+        let reads = takes.wait_for(|takes| takes.kinds.is_some()).await;
         reads.is_ok_and(|takes| takes.reads(kind, version))
     }
 
@@ -219,9 +271,17 @@ impl Moving {
         self.takes.borrow().reads(kind, version)
     }
 
-    /// Sends a connection off, or gives it back when there is no way, it carries too much, or its keys are here.
+    /// Whether there is a successor that does not go on with connections of `server`.
+    #[cfg(feature = "http")]
+    pub(crate) fn leaves_behind(&self, server: &str) -> bool {
+        !self.takes.borrow().serves(server)
+    }
+
+    /// Sends a connection off, or gives it back when there is no way, it carries too much, its keys are here, or it could not
+    /// be told of before.
     pub(crate) fn send(&self, moved: Moved) -> Result<(), Moved> {
-        if moved.unread.len() > UNREAD_AT_MOST || moved.stream.is_encrypted() {
+        let stays = moved.stream.is_encrypted() || moved.stream.entry().stays();
+        if moved.unread.len() > UNREAD_AT_MOST || stays {
             return Err(moved);
         }
         let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,7 +310,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!told.is_finished());
         let chat = Readable { kind: "chat".to_owned(), oldest: 1, newest: 2 };
-        let _way = handover.open(vec![chat]);
+        let _way = handover.open(vec![chat], None);
         assert!(told.await.unwrap());
         assert!(!moving.with_successor("chat", 3).await);
         handover.nobody_takes();

@@ -25,6 +25,7 @@ use tower_service::Service;
 
 use crate::connection::Stream;
 use crate::error::Error;
+use crate::handover::GoesOn;
 use crate::http::farewell::WebSockets;
 use crate::lifecycle::Lifecycle;
 use crate::listener::Listener;
@@ -105,7 +106,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// When the lifecycle has stopped accepting already.
+    /// When the lifecycle has stopped accepting already, and when the name has not 1 to 64 bytes or a control character in
+    /// it: a successor is told it, and it stands in reports.
     ///
     /// ```no_run
     /// # async fn example(life: lameduck::Lifecycle, app: axum::Router) -> Result<(), lameduck::Error> {
@@ -141,7 +143,7 @@ impl Lifecycle {
     {
         let terms = self.terms();
         let seen_off = Arc::clone(&terms.sockets).see_off(self.drain());
-        self.accept(name, listener, Hold::Drain, move |stream, read| {
+        self.accept(name, listener, Hold::Drain, GoesOn::WithHttp, move |stream, read| {
             drop(tokio::spawn(connection(stream, read, terms.clone())));
         })?;
         self.shared.handover.answers_probes(name);

@@ -82,9 +82,9 @@
 //! | [`listener::HANDSHAKE_LONGEST`] | 1 s | one that the kernel says is under way, or half of what is left until the cut |
 //! | [`listener::HANDSHAKE_ROUNDS`] | 5 | how often they are waited for where the kernel does not say |
 //! | [`listener::QUEUE`] | 4096 | connections the kernel may hold for us |
-//! | [`listener::BACK_OFF`] | 5 ms | the first pause when descriptors or memory are exhausted |
+//! | [`listener::BACK_OFF`] | 5 ms | the first pause after an accept error that lasts: no descriptor is left, say |
 //! | [`listener::BACK_OFF_MOST`] | 500 ms | the longest such pause |
-//! | [`listener::STARVED_GATE`] | 1 s | how long the gate tries to empty the queue meanwhile |
+//! | [`listener::STARVED_GATE`] | 1 s | how long the gate tries to empty the queue while there is such an error |
 //! | [`http::HEAD`](http/constant.HEAD.html) | 800 ms | the rest of a half-sent head |
 //! | [`http::FIRST_BYTE`](http/constant.FIRST_BYTE.html) | 700 ms | the first byte of a connection accepted at the gate |
 //! | [`http::PING`](http/constant.PING.html) | 500 ms | an HTTP/2 client's answer to PING, and its preface |
@@ -237,6 +237,7 @@ pub mod states;
 mod succeed;
 mod sys;
 pub mod takeover;
+mod text;
 #[cfg(feature = "rustls023")]
 pub mod tickets;
 #[cfg(feature = "tonic014")]

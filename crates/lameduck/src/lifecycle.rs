@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::generation::Input as GenerationInput;
 use crate::generations::Place;
-use crate::handover::Handover;
+use crate::handover::{GoesOn, Handover, Server};
 use crate::inherit;
 use crate::listener::{AcceptErrors, Accepting, Handler, Listener};
 use crate::log::Log;
@@ -34,7 +34,8 @@ use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::states::States;
 use crate::succeed::Succession;
-use crate::upgrade::LEAVE_WITH_US;
+use crate::takeover::wire::{self, MAX_NAME};
+use crate::upgrade::{LEAVE_WITH_US, Started};
 use crate::websocket::CloseFrames;
 use crate::work::{Hold, Registry};
 
@@ -115,6 +116,14 @@ struct Upgrades {
     place: Place,
     /// Operators that are still to be told of the end.
     waiting: Arc<Waiting>,
+    /// Its successors' processes.
+    started: Started,
+}
+
+impl Upgrades {
+    fn new(place: Place, started: Started) -> Upgrades {
+        Upgrades { place, waiting: Arc::default(), started }
+    }
 }
 
 impl Drop for Shared {
@@ -208,7 +217,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// When the lifecycle has stopped accepting already.
+    /// When the lifecycle has stopped accepting already, and when the name has not 1 to 64 bytes or a control character in
+    /// it: a successor is told it, and it stands in reports.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), lameduck::Error> {
@@ -234,7 +244,7 @@ impl Lifecycle {
         let drain = self.drain();
         let registry = Arc::clone(&self.shared.registry);
         let server: Arc<str> = Arc::from(name);
-        self.accept(name, listener, Hold::Drain, move |stream, _read| {
+        self.accept(name, listener, Hold::Drain, GoesOn::WithNone, move |stream, _read| {
             let connection = handler(stream, drain.clone());
             let (registry, server) = (Arc::clone(&registry), Arc::clone(&server));
             drop(tokio::spawn(async move {
@@ -251,8 +261,10 @@ impl Lifecycle {
         name: &str,
         listener: Listener,
         hold: Hold,
+        goes_on: GoesOn,
         serve: impl Fn(Stream, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
+        check_name(name)?;
         let serve: Handler = Arc::new(serve);
         let (orders, received) = mpsc::unbounded_channel();
         self.shared.gates.add(Loop {
@@ -266,9 +278,9 @@ impl Lifecycle {
             orders,
         })?;
         let server: Arc<str> = Arc::from(name);
-        self.shared.handover.serves(Arc::clone(&server), Arc::clone(&serve));
+        self.shared.handover.serves(Arc::clone(&server), Arc::clone(&serve), goes_on);
         if let Some(before) = listener.server_before() {
-            self.shared.handover.serves_instead(before, Arc::clone(&serve));
+            self.shared.handover.serves_instead(before, Arc::clone(&serve), goes_on);
         }
         let accepting = Accepting {
             server,
@@ -330,8 +342,13 @@ impl Lifecycle {
         self.serve_rest_of_groups();
         let settings = &self.shared.settings;
         let succession = self.shared.succession.as_ref();
-        let ready = succession
-            .map(|left| left.ready(self.shared.handover.readable(), settings.probe.clone()));
+        let handover = &self.shared.handover;
+        let ready = succession.map(|left| wire::Ready {
+            sessions: handover.readable(),
+            probe: settings.probe.clone(),
+            servers: handover.goes_on(),
+            ..left.ready()
+        });
         let ready = GenerationInput::Ready(ready.unwrap_or_default());
         self.shared.control.send(Message::Input(ready));
     }
@@ -347,9 +364,13 @@ impl Lifecycle {
             let Some((server, hold)) = self.shared.gates.server_at(listener.given()) else {
                 continue;
             };
-            let Some((_, handler)) = self.shared.handover.server(&server) else { continue };
+            let Some((_, Server { handler, goes_on })) = self.shared.handover.server(&server)
+            else {
+                continue;
+            };
+            let serve = move |stream, read| handler(stream, read);
             // A stop that came first closes it.
-            let _ = self.accept(&server, listener, hold, move |stream, read| handler(stream, read));
+            let _ = self.accept(&server, listener, hold, goes_on, serve);
         }
     }
 
@@ -381,6 +402,7 @@ impl Lifecycle {
         if let Some(upgrades) = &self.shared.upgrades {
             upgrades.waiting.told(TOLD).await;
             self.unwanted_are_gone(report.as_ref()).await;
+            upgrades.started.reap_the_ended().await;
         }
         match report {
             Some(report) => Exit { report },
@@ -407,4 +429,13 @@ impl Lifecycle {
             let _ = tokio::time::timeout(UNWANTED, unwanted.wait_for(|left| *left == 0)).await;
         }
     }
+}
+
+/// Whether a server's name can be told to a successor and stand in a line.
+fn check_name(name: &str) -> Result<(), Error> {
+    if (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    let problem = format!("a name has 1 to {MAX_NAME} bytes, none of them a control character");
+    Err(Error::name(format!("serve '{}': {problem}", name.escape_debug())))
 }

@@ -4,7 +4,7 @@
 //!
 //! 1. A connection that the kernel completed before the gate closed is accepted and handed on: it is never reset
 //!    unread.
-//! 2. Accept errors never end the loop. Those that mean exhaustion are retried after a growing, bounded pause.
+//! 2. Accept errors never end the loop. Those that the next try would meet again are retried after a growing, bounded pause.
 //! 3. A Unix socket's path is removed only while it still is our own inode.
 //!
 //! # The gate
@@ -32,7 +32,7 @@
 mod accepting;
 #[cfg(target_os = "linux")]
 mod diag;
-mod exhaustion;
+mod errors;
 mod gate;
 mod handshakes;
 mod origin;
@@ -57,8 +57,8 @@ use crate::error::Error;
 use crate::work::Peer;
 
 pub(crate) use accepting::{Accepting, Close, Handler, Order};
-pub(crate) use exhaustion::AcceptErrors;
-pub use exhaustion::{BACK_OFF, BACK_OFF_MOST};
+pub(crate) use errors::AcceptErrors;
+pub use errors::{BACK_OFF, BACK_OFF_MOST};
 pub use gate::{HANDSHAKE, HANDSHAKE_LONGEST, HANDSHAKE_ROUNDS, SHUT, STARVED_GATE};
 pub use origin::LET_GO;
 pub(crate) use origin::{Others, Predecessor};

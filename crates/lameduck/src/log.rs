@@ -46,7 +46,7 @@ impl Log {
         self.format
     }
 
-    /// Writes one line: as it is in text, as `{"time":…,"event":EVENT,"message":…}` in JSON.
+    /// Writes one line: as it is in text, as `{"time":…,"pid":…,"event":EVENT,"message":…}` in JSON.
     ///
     /// A line that standard error does not take within 20 ms is dropped and counted; the count is told with the next.
     pub fn line(&self, event: &str, message: &str) {
@@ -54,16 +54,13 @@ impl Log {
             LogFormat::Silent => {}
             LogFormat::Text => self.write(&format!("{message}\n")),
             LogFormat::Json => {
-                let object = json::Object::new()
-                    .string("time", &now_rfc3339())
-                    .string("event", event)
-                    .string("message", message);
+                let object = begun().string("event", event).string("message", message);
                 self.write(&format!("{}\n", object.end()));
             }
         }
     }
 
-    /// Writes `text` in text format, or `object`'s fields after the time in JSON.
+    /// Writes `text` in text format, or `object`'s fields after the time and the process in JSON.
     pub(crate) fn block(&self, text: &str, object: impl FnOnce() -> String) {
         match self.format {
             LogFormat::Silent => {}
@@ -71,7 +68,9 @@ impl Log {
             LogFormat::Json => {
                 let object = object();
                 let fields = object.strip_prefix('{').unwrap_or(&object);
-                self.write(&format!("{{\"time\":\"{}\",{fields}\n", now_rfc3339()));
+                let begun = begun().end();
+                let begun = begun.strip_suffix('}').unwrap_or(&begun);
+                self.write(&format!("{begun},{fields}\n"));
             }
         }
     }
@@ -87,7 +86,10 @@ impl Log {
         let missed = self.dropped.swap(0, Ordering::Relaxed);
         let told = match (missed, self.format) {
             (0, _) => String::new(),
-            (n, LogFormat::Json) => format!("{{\"event\":\"lines-dropped\",\"count\":{n}}}\n"),
+            (n, LogFormat::Json) => {
+                let object = begun().string("event", "lines-dropped").number("count", n);
+                format!("{}\n", object.end())
+            }
             (n, LogFormat::Text | LogFormat::Silent) => {
                 format!("({n} lines dropped: standard error was full)\n")
             }
@@ -96,6 +98,11 @@ impl Log {
             self.dropped.fetch_add(missed + 1, Ordering::Relaxed);
         }
     }
+}
+
+/// What each object begins with: two generations write to one standard error.
+fn begun() -> json::Object {
+    json::Object::new().string("time", &now_rfc3339()).number("pid", u64::from(std::process::id()))
 }
 
 /// Writes to standard error without its lock, which another thread may hold while it blocks on a full pipe.

@@ -28,6 +28,8 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::text::cut;
+
 pub(crate) mod teller;
 
 /// The longest message a manager takes: systemd reads `PIPE_BUF` bytes and ignores what is longer.
@@ -350,13 +352,8 @@ fn monotonic_micros() -> u128 {
 }
 
 fn one_line(words: &str) -> String {
-    let mut line = words.replace(char::is_control, " ");
-    let mut end = line.len().min(STATUS_MOST);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    line.truncate(end);
-    line
+    let line = words.replace(char::is_control, " ");
+    cut(&line, STATUS_MOST).to_owned()
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ fn ask_who_serves(control: &Path, verb: Verb, arguments: &[String]) -> io::Resul
 }
 
 fn ask_once(control: &Path, verb: Verb, arguments: &[String]) -> io::Result<Answer> {
-    let channel = Channel::connect_by(control, Instant::now() + ASK)?;
+    let channel = Channel::connect_within(control, ASK)?;
     let command =
         Message::Command(Command { verb: verb.word().to_owned(), arguments: arguments.to_vec() });
     channel.send_by(Instant::now() + ASK, &command, &[])?;

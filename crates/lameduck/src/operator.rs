@@ -27,6 +27,7 @@ use crate::snapshot::Snapshot;
 use crate::succeed::Adopting;
 use crate::takeover::channel::{AsyncChannel, Came, Channel, ControlSocket};
 use crate::takeover::wire::{Command, MAX_REPLY, Message, Reason, Reply, Why};
+use crate::text::cut;
 use crate::upgrade::Outcome;
 use crate::work::{Counts, WorkKind};
 
@@ -136,8 +137,11 @@ impl Silent {
 impl Operator {
     pub(crate) async fn run(self, socket: ControlSocket) {
         let operator = Arc::new(self);
-        loop {
-            match socket.accept().await {
+        // In a process of its own the control thread stays as long as that, and so does this.
+        let mut life = operator.view.clone();
+        let mut is_gone = pin!(async { while life.changed().await.is_ok() {} });
+        while let Some(accepted) = unless(is_gone.as_mut(), socket.accept()).await {
+            match accepted {
                 Ok(channel) => {
                     let oldest = operator.silent().makes_room();
                     if let Some(oldest) = oldest {
@@ -256,7 +260,8 @@ impl Operator {
         drop(tokio::spawn(async move {
             let _guard = guard;
             let code = if serves { exit::OK } else { exit::FAILED };
-            let reply = Message::Reply(Reply { code, text: String::new(), last: true });
+            let servers = adopting.handover.goes_on().unwrap_or_default();
+            let reply = Message::Reply(Reply { code, text: servers.join("\n"), last: true });
             let told = channel.send_within(SEND, &reply, &[]).await;
             if !serves || told.is_err() {
                 return;
@@ -432,11 +437,7 @@ fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let left = rest?;
-        let mut end = left.len().min(MAX_REPLY);
-        while !left.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (part, behind) = left.split_at(end);
+        let (part, behind) = left.split_at(cut(left, MAX_REPLY).len());
         rest = (!behind.is_empty()).then_some(behind);
         Some(part)
     })

@@ -28,6 +28,24 @@ pub(crate) enum State {
     Starting,
     Ready,
     NotReady,
+    /// The service finishes, and will not be ready again; whether it has ever been.
+    Over {
+        started: bool,
+    },
+}
+
+impl State {
+    fn is_over(self) -> bool {
+        matches!(self, State::Over { .. })
+    }
+
+    fn has_started(self) -> bool {
+        match self {
+            State::Starting => false,
+            State::Ready | State::NotReady => true,
+            State::Over { started } => started,
+        }
+    }
 }
 
 /// The writing side, held by the lifecycle.
@@ -45,6 +63,17 @@ impl Sign {
         self.state.send_replace(state);
     }
 
+    /// Nobody need wait for it any more. Where it is green another generation serves, and it stays so.
+    pub(crate) fn is_over(&self) {
+        self.state.send_if_modified(|state| {
+            let is_red = matches!(state, State::Starting | State::NotReady);
+            if is_red {
+                *state = State::Over { started: state.has_started() };
+            }
+            is_red
+        });
+    }
+
     pub(crate) fn readiness(&self) -> Readiness {
         Readiness { state: self.state.subscribe() }
     }
@@ -58,21 +87,21 @@ impl Readiness {
 
     /// Whether it has ever been ready: what a start-up probe asks.
     pub fn has_started(&self) -> bool {
-        *self.state.borrow() != State::Starting
+        self.state.borrow().has_started()
     }
 
     /// Waits until the service is ready; returns at once if it is.
     ///
-    /// Ends too, without being ready, when the lifecycle ends first. Cancel safe.
+    /// Ends too, without being ready, when the drain of a stop begins: a task that waits here does not hold it. Cancel safe.
     pub async fn ready(&mut self) {
         // An error means the sender is gone: nothing more will change.
-        let _ = self.state.wait_for(|state| *state == State::Ready).await;
+        let _ = self.state.wait_for(|state| *state == State::Ready || state.is_over()).await;
     }
 
     /// Waits until readiness turns red; returns at once if the service is past it.
     ///
     /// Cancel safe.
     pub async fn not_ready(&mut self) {
-        let _ = self.state.wait_for(|state| *state == State::NotReady).await;
+        let _ = self.state.wait_for(|state| *state == State::NotReady || state.is_over()).await;
     }
 }

@@ -9,6 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -150,8 +151,11 @@ pub(crate) fn asked_to_take_over() -> Option<PathBuf> {
 }
 
 fn parse(value: &OsStr, parent: Option<i32>) -> Option<PathBuf> {
-    let (pid, path) = value.to_str()?.split_once(':')?;
-    (pid.parse().ok() == parent && parent.is_some()).then(|| PathBuf::from(path))
+    // A path is any bytes.
+    let value = value.as_bytes();
+    let (pid, path) = value.split_at_checked(value.iter().position(|byte| *byte == b':')?)?;
+    let pid = std::str::from_utf8(pid).ok()?.parse().ok();
+    (pid == parent && parent.is_some()).then(|| PathBuf::from(OsStr::from_bytes(&path[1..])))
 }
 
 #[cfg(test)]
@@ -165,6 +169,13 @@ mod tests {
         assert_eq!(parse(value, Some(43)), None);
         assert_eq!(parse(value, None), None);
         assert_eq!(parse(OsStr::new("/run/app/control"), Some(42)), None);
+    }
+
+    #[test]
+    fn a_path_is_any_bytes() {
+        let value = OsStr::from_bytes(b"42:/run/\xff/control.g1");
+        let path = PathBuf::from(OsStr::from_bytes(b"/run/\xff/control.g1"));
+        assert_eq!(parse(value, Some(42)), Some(path));
     }
 
     #[test]

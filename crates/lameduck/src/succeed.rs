@@ -28,6 +28,7 @@ use crate::takeover::Limits;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::successor::{Action, Input, Successor};
 use crate::takeover::wire::{self, Connection, Hello, Message, Offer, PROTOCOLS, Ready};
+use crate::text::{cut, printable};
 use crate::work::{Hold, Peer, Registry};
 
 /// How long a start waits for room in the queue at the predecessor's control socket.
@@ -67,7 +68,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Asks the generation at `path` for the service and waits for its offer.
 pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
     let fail = |error| Error::io(TAKE_OVER, path.display().to_string(), error);
-    let channel = Channel::connect_by(path, Instant::now() + CONNECT).map_err(fail)?;
+    let channel = Channel::connect_within(path, CONNECT).map_err(fail)?;
     channel.check_peer().map_err(fail)?;
     let hello = Hello {
         protocols: PROTOCOLS,
@@ -121,13 +122,10 @@ pub(crate) fn ask(path: &Path, version: &str) -> Result<Begun, Error> {
 fn introduce(version: &str) -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy();
-    let words = format!("{name} {version}");
-    let printable = words.trim().chars().filter(|c| !c.is_control());
-    let mut text: String = printable.take(wire::MAX_PROGRAM / 4).collect();
-    if text.is_empty() {
-        text.push('?');
+    match printable(format!("{name} {version}").trim(), wire::MAX_PROGRAM) {
+        text if text.is_empty() => "?".to_owned(),
+        text => text,
     }
-    text
 }
 
 /// Names and descriptors were counted against each other by the wire format.
@@ -193,14 +191,12 @@ impl Succession {
     }
 
     /// What this program makes of the listeners. What it did not ask for is closed here.
-    pub(crate) fn ready(&self, sessions: Vec<wire::Readable>, probe: Option<String>) -> Ready {
+    pub(crate) fn ready(&self) -> Ready {
         let dropped: Vec<Offered> = lock(&self.offered).drain(..).collect();
         Ready {
             used: lock(&self.used).clone(),
             dropped: dropped.into_iter().map(|offered| offered.name).collect(),
-            added: Vec::new(),
-            sessions,
-            probe,
+            ..Ready::default()
         }
     }
 
@@ -218,6 +214,18 @@ pub(crate) struct Adopting {
 }
 
 impl Adopting {
+    pub(crate) fn new(
+        handover: &Arc<Handover>,
+        registry: &Arc<Registry>,
+        log: &Arc<Log>,
+    ) -> Adopting {
+        Adopting {
+            handover: Arc::clone(handover),
+            registry: Arc::clone(registry),
+            log: Arc::clone(log),
+        }
+    }
+
     pub(crate) fn go_on_with(&self, connection: Connection, descriptors: Vec<OwnedFd>) {
         let Some(socket) = descriptors.into_iter().next() else { return };
         match open(socket) {
@@ -273,12 +281,8 @@ pub(crate) fn wire_listener(index: usize, accepting: &Loop) -> wire::Listener {
     let Loop { server, given, unix, shared, inherited, .. } = accepting;
     let number = format!("#{index}");
     let room = wire::MAX_NAME - number.len();
-    let mut end = server.len().min(room);
-    while !server.is_char_boundary(end) {
-        end -= 1;
-    }
     wire::Listener {
-        name: format!("{}{number}", &server[..end]),
+        name: format!("{}{number}", cut(server, room)),
         socket: if *unix { wire::Socket::Unix } else { wire::Socket::Tcp },
         address: given.clone(),
         shared: *shared,

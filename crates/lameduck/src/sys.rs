@@ -1,4 +1,4 @@
-//! What no safe crate offers, four socket options, inherited descriptors, shared memory and a leash for children: the only
+//! What no safe crate offers, some socket options, inherited descriptors, shared memory and a leash for children: the only
 //! file that may use `unsafe`.
 //!
 //! A filter (`SO_ATTACH_FILTER`, socket(7)) that drops SYNs and nothing else keeps new connections out of a listening socket,

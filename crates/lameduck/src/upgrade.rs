@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{self, Message as ToControl};
 use crate::conversation::{Conversation, Heard, What};
 use crate::driver::Gates;
+use crate::error::plain;
 use crate::generation::{Action, AttemptId, Heir, Input, LineId, Queue, Ticket};
 use crate::generations::Place;
 use crate::handover::Handover;
@@ -43,9 +44,9 @@ use crate::takeover::{predecessor, successor};
 pub(crate) use before::Before;
 pub use before::CHECK_FIRST;
 pub(crate) use giving::Found;
-use process::Exited;
-pub(crate) use process::Process;
+use process::{Exited, Processes};
 pub use process::{LAST_WORDS, LEAVE_WITH_US};
+pub(crate) use process::{Process, Started};
 use sending::{Ended, Mover};
 pub use sending::{SEEK, SEEK_PAUSE};
 pub(crate) use telling::Outcome;
@@ -66,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) succession: Option<Arc<Succession>>,
     pub(crate) respawned: bool,
     pub(crate) before: Before,
+    pub(crate) started: Started,
 }
 
 /// Conversations, processes and those who wait.
@@ -80,7 +82,7 @@ pub(crate) struct Upgrades {
     below: HashMap<LineId, Below>,
     next_line: LineId,
     moving: Option<Moving>,
-    processes: HashMap<AttemptId, Process>,
+    processes: Processes,
     next_ticket: Ticket,
     upgrades: HashMap<Ticket, oneshot::Sender<Outcome>>,
     rollbacks: HashMap<Ticket, oneshot::Sender<RolledBack>>,
@@ -138,7 +140,7 @@ impl Upgrades {
             below: HashMap::new(),
             next_line: 1,
             moving: None,
-            processes: HashMap::new(),
+            processes: Processes::default(),
             next_ticket: 1,
             upgrades: HashMap::new(),
             rollbacks: HashMap::new(),
@@ -229,7 +231,8 @@ impl Upgrades {
     pub(crate) fn started(&mut self, attempt: AttemptId, process: Process) -> Input {
         let (pid, path) = (process.pid(), self.parts.program.path().display());
         self.parts.log.line("upgrade", &format!("Upgrading: started {path} as pid {pid}"));
-        self.processes.insert(attempt, process);
+        self.parts.started.add(process.clone());
+        self.processes.add(attempt, process);
         Input::Started { attempt, pid }
     }
 
@@ -356,7 +359,7 @@ impl Upgrades {
                 }
                 Err(error) => {
                     let path = program.path().display();
-                    let why = format!("{path} could not be started: {error}");
+                    let why = format!("{path} could not be started: {}", plain(&error));
                     control.send(ToControl::Input(Input::NotStarted { attempt, why }));
                 }
             }
@@ -364,7 +367,7 @@ impl Upgrades {
     }
 
     fn signal(&self, attempt: AttemptId, signal: Signal) {
-        if let Some(process) = self.processes.get(&attempt) {
+        if let Some(process) = self.processes.get(attempt) {
             process.signal(signal);
         }
     }
@@ -423,7 +426,7 @@ impl Upgrades {
             above.shut();
             self.arriving = true;
         }
-        let moving = self.parts.handover.open(ready.sessions);
+        let moving = self.parts.handover.open(ready.sessions, ready.servers);
         let Some(below) = self.below.get(&line) else { return };
         let successor = below.conversation.channel();
         let (over, left) = (CancellationToken::new(), CancellationToken::new());

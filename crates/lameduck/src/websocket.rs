@@ -177,16 +177,28 @@ impl Farewell {
 pub(crate) struct Care {
     entry: Arc<Entry>,
     by_handler: AtomicBool,
+    told: AtomicBool,
 }
 
 impl Care {
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]
     pub(crate) fn new(entry: Arc<Entry>) -> Care {
-        Care { entry, by_handler: AtomicBool::new(false) }
+        Care { entry, by_handler: AtomicBool::new(false), told: AtomicBool::new(false) }
     }
 
     pub(crate) fn by_handler(&self) {
         self.by_handler.store(true, Ordering::Relaxed);
+    }
+
+    /// Its client has been told to go; whether that was the first time.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]
+    pub(crate) fn tell(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]

@@ -152,6 +152,10 @@ impl Registry {
 
     /// Tells every connection, present and future, and wakes those present.
     pub(crate) fn tell(&self, told: Told) {
+        if told == Told::Serve {
+            // A successor was lost: the next stop settles anew.
+            self.settling.store(false, Ordering::SeqCst);
+        }
         self.told.store(told as u8, Ordering::SeqCst);
         for shard in &self.connections {
             // Wake outside the shard's lock: a woken connection may leave at once and wants it.
@@ -184,7 +188,10 @@ impl Registry {
     fn leave(&self) {
         let before = self.live.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "something left that never entered");
-        if before == 1 && self.told() >= Told::Move {
+        // In one order with `tell`, which stores the one and reads the other: with anything weaker both could look before
+        // either has written, and nobody would tell that the last one has left.
+        let told = Told::from_u8(self.told.load(Ordering::SeqCst));
+        if before == 1 && told >= Told::Move {
             self.notify(Notice::Idle);
         }
     }
@@ -259,7 +266,11 @@ impl Registry {
     /// Gives a running task its abort handle; none is kept for one that has ended already.
     pub(crate) fn abort_with(&self, id: u64, handle: tokio::task::AbortHandle) {
         if let Some(item) = lock(&self.items).get_mut(&id) {
-            item.abort = Some(handle);
+            item.abort = Some(handle.clone());
+        }
+        // Looked at after the handle is there: a force that comes later finds it, and one that came before is seen here.
+        if self.told() == Told::Force {
+            handle.abort();
         }
     }
 
@@ -377,5 +388,28 @@ impl Drop for ItemGuard {
             | None => left.tasks.fetch_add(1, Ordering::Relaxed),
         };
         self.registry.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was read later would settle the next stop before its time.
+    #[test]
+    fn a_settle_is_over_when_the_service_goes_on() {
+        let (registry, heard) = (Registry::new(), Arc::new(Mutex::new(Vec::new())));
+        let hears = Arc::clone(&heard);
+        registry.listen(Box::new(move |notice| lock(&hears).push(notice)));
+        let accept = || registry.connect(Arc::from("test"), Peer::Unix, Hold::Drain);
+        accept().entry().was_read();
+        assert!(lock(&heard).is_empty(), "nobody has asked");
+        registry.settle();
+        registry.tell(Told::Serve);
+        accept().entry().was_read();
+        assert_eq!(*lock(&heard), [Notice::Settled], "told when it was asked for, and no more");
+        let _unread = accept();
+        registry.settle();
+        assert_eq!(lock(&heard).len(), 1);
     }
 }

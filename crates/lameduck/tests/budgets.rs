@@ -31,3 +31,43 @@ async fn without_a_deadline_every_budget_fits() -> Result<(), Error> {
     let life = builder.lame_duck(seconds(3_600)).start()?;
     life.on_close("database").budget(seconds(86_400)).run(async || ())
 }
+
+/// Two that follow one another, however long: their sum has an end too.
+#[tokio::test]
+async fn without_a_deadline_any_budget_can_be_chosen() -> Result<(), Error> {
+    let life = Lifecycle::builder().without_signals().no_deadline().start()?;
+    life.on_close("database").budget(Duration::MAX).run(async || ())?;
+    life.on_close("counter").uses(["database"]).budget(Duration::MAX).run(async || ())?;
+    life.on_close("logs").last().budget(Duration::MAX).run(async || ())?;
+    life.stop();
+    assert_eq!(life.run().await.code(), lameduck::exit::OK);
+    Ok(())
+}
+
+/// A connection measures its own times: none of them may lie beyond what a clock can tell.
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn any_linger_and_any_age_can_be_chosen() -> Result<(), Error> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let builder = Lifecycle::builder().without_signals().linger(Duration::MAX);
+    let builder = builder.max_connection_age(Duration::MAX, Duration::MAX);
+    let life = builder.upgrade_linger(Duration::MAX).grace_period(seconds(2)).start()?;
+    let listener = life.listen("127.0.0.1:0").await?;
+    let mut client = tokio::net::TcpStream::connect(listener.address()).await.unwrap();
+    let hello = axum::routing::get(async || "hello");
+    life.serve("http", listener, axum::Router::new().route("/", hello))?;
+    life.ready();
+    let mut answer = [0; 1024];
+    for stops in [false, true] {
+        if stops {
+            life.stop();
+            life.drain().started().await;
+        }
+        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        let read = client.read(&mut answer).await.unwrap();
+        let answer = std::str::from_utf8(&answer[..read]).unwrap();
+        assert!(answer.ends_with("hello"), "{answer:?}, {stops}");
+    }
+    assert_eq!(life.run().await.code(), lameduck::exit::OK);
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! A life leaves no descriptor and no thread in the process it was part of. Alone in its program, because it counts them.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lameduck::Lifecycle;
@@ -28,8 +29,25 @@ fn holds_no_more_than(before: (usize, usize), runtime: &Runtime) {
     }
 }
 
+/// Where operators would find a life.
+fn place() -> PathBuf {
+    std::env::temp_dir().join(format!("lameduck-leftovers-{}/control", std::process::id()))
+}
+
+async fn start() -> Lifecycle {
+    Lifecycle::builder().without_signals().control(place()).start().unwrap()
+}
+
 async fn one_life() {
-    let life = Lifecycle::builder().without_signals().start().unwrap();
+    let life = start().await;
+    #[cfg(feature = "http")]
+    for server in ["http", "admin"] {
+        let listener = life.listen("127.0.0.1:0").await.unwrap();
+        match server {
+            "http" => life.serve(server, listener, axum::Router::new()).unwrap(),
+            _ => life.serve_admin(listener, |_| {}).unwrap(),
+        }
+    }
     let listener = life.listen("127.0.0.1:0").await.unwrap();
     life.serve_streams("nobody", listener, |stream, _| async move { drop(stream) }).unwrap();
     life.task("worker", |drain| async move { drain.started().await });
@@ -50,7 +68,11 @@ fn a_life_leaves_neither_descriptors_nor_threads() {
     holds_no_more_than(before, &runtime);
     // Nor does one that never began.
     for _ in 0..20 {
-        runtime.block_on(async { drop(Lifecycle::builder().without_signals().start().unwrap()) });
+        runtime.block_on(async { drop(start().await) });
+        // Its name can be had again once it is gone.
+        holds_no_more_than(before, &runtime);
     }
-    holds_no_more_than(before, &runtime);
+    let left = std::fs::read_dir(place().parent().unwrap()).unwrap().count();
+    assert_eq!(left, 0, "nothing lies where it could be found");
+    std::fs::remove_dir(place().parent().unwrap()).unwrap();
 }

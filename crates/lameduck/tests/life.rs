@@ -95,6 +95,33 @@ async fn a_task_that_never_ends_is_cut_and_dropped_at_the_deadline() {
     given_back.recv_timeout(LIMIT).unwrap();
 }
 
+/// The end does not wait for what can never come any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_readiness_does_not_hold_a_stop_that_came_before() {
+    let life = start();
+    let mut readiness = life.readiness();
+    life.task("announcer", |_| async move {
+        readiness.ready().await;
+        assert!(!readiness.is_ready() && !readiness.has_started());
+        readiness.not_ready().await;
+    });
+    life.stop();
+    let exit = tokio::time::timeout(LIMIT, life.ended()).await.expect("it ends");
+    let report = exit.report();
+    assert_eq!((report.outcome, report.finished.tasks), (Outcome::Finished, 1));
+    assert_eq!(exit.code(), exit::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_begins_when_all_was_cut_is_cut_too() {
+    let life = builder().grace_period(SHORT).start().unwrap();
+    life.task("stubborn", |_| pending());
+    assert_eq!(stopped(life.clone()).await.report().outcome, Outcome::DeadlineExceeded);
+    let late = life.task("late", |_| pending());
+    let end = tokio::time::timeout(LIMIT, late).await.expect("it is aborted");
+    assert_eq!(end, TaskEnd::Aborted);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocking_call_is_named_and_waited_for() {
     let life = start();
@@ -200,6 +227,20 @@ async fn what_cannot_fit_is_refused() {
     assert!(refused.to_string().contains("'database': the name is taken"), "{refused}");
     let refused = life.on_close("cache").uses(["redis"]).run(|| async {}).unwrap_err();
     assert!(refused.to_string().contains("'redis', which is not registered"), "{refused}");
+}
+
+/// A successor is told the names of servers, and a log is read by lines.
+#[tokio::test]
+async fn a_server_has_a_name_that_can_be_told() {
+    let life = start();
+    let long = "x".repeat(65);
+    for name in ["", "two\nlines", &long] {
+        let listener = life.listen("127.0.0.1:0").await.unwrap();
+        let refused = life.serve_streams(name, listener, |_, _| async {}).unwrap_err();
+        assert!(refused.is_usage() && refused.to_string().contains("1 to 64 bytes"), "{refused}");
+    }
+    let listener = life.listen("127.0.0.1:0").await.unwrap();
+    life.serve_streams(&long[1..], listener, |_, _| async {}).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,19 @@ macro_rules! well {
     };
 }
 
+/// The old version gives the upgrade up while the case asks who answers: killed then, it has no successor, and that is
+/// nobody's mistake.
+#[test]
+fn an_upgrade_that_is_given_up_in_the_middle_is_not_held_against_the_server() {
+    let mut adapter = meant::adapter(Path::new(PROGRAM), None, "UPG/7");
+    let asked = adapter.identity.as_mut().expect("it tells its identity");
+    asked.path = Some("/a?ms=40".to_owned());
+    let command = adapter.command.as_mut().expect("it is started by a command");
+    command.0.extend(["--ready-limit".to_owned(), "160".to_owned()]);
+    let (found, why) = meant::verdict_of(adapter, "UPG/7");
+    assert_eq!(found, Verdict::Inconclusive, "{why}");
+}
+
 well! {
     signals_pass: ["SIG/1", "SIG/2", "SIG/3", "SIG/4", "SIG/5", "SIG/6", "SIG/7", "SIG/9", "SIG/10", "SIG/11", "SIG/12", "SIG/13"];
     listeners_pass: ["ACC/1", "ACC/2", "ACC/3", "ACC/4", "ACC/5", "ACC/6", "ACC/7"];

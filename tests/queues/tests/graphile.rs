@@ -90,7 +90,8 @@ async fn a_graphile_worker_gives_back_uncharged_and_at_once() {
     let url = cluster.create_database("arena");
     add_jobs(&url).await;
     let life = Lifecycle::builder().without_signals().grace_period(GRACE).start().unwrap();
-    queues::graphile::work(&life, options(&url), Some(GRACE)).unwrap();
+    let database = url.clone();
+    queues::graphile::work(&life, &url, move || options(&database)).unwrap();
     life.ready();
     two_have_begun().await;
     life.stop();

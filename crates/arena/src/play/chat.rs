@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lameduck::websocket::tungstenite::protocol::WebSocketConfig;
 use lameduck::websocket::{Begun, Received, WebSocket, WebSockets};
 use lameduck::{Error, Lifecycle};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use super::room::Room;
 const SHOWN_AT_FIRST: u64 = 20;
 /// The longest thing that can be said, in bytes; what is beyond it is cut.
 pub const TEXT_AT_MOST: usize = 500;
+/// The longest message that is taken at all, in bytes: one whose fragments never end is not kept until it is whole.
+const MESSAGE_AT_MOST: usize = 64 * 1024;
 /// The longest name.
 const NAME_AT_MOST: usize = 40;
 /// A close frame's code for one who reads too slowly.
@@ -30,7 +33,9 @@ pub(super) fn serve(life: &Lifecycle) -> Result<WebSockets, Error> {
     let room = Room::start(life)?;
     let generation = life.generation();
     let guests = Arc::new(AtomicU64::new(1));
-    life.websockets("chat").serve(move |socket, begun| {
+    let sizes = WebSocketConfig::default().max_message_size(Some(MESSAGE_AT_MOST));
+    let sizes = sizes.max_frame_size(Some(MESSAGE_AT_MOST));
+    life.websockets("chat").config(sizes).serve(move |socket, begun| {
         let (room, guests) = (Arc::clone(&room), Arc::clone(&guests));
         async move {
             let _present = room.enter();

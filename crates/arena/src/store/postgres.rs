@@ -162,7 +162,6 @@ impl Postgres {
     }
 }
 
-/// Connects once, checks that the server takes writes, and brings the tables up to date.
 /// A connection that can write.
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Refusal> {
     let mut connection = PgConnection::connect_with(options).await.map_err(Refusal::Connect)?;
@@ -176,6 +175,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Refusal> {
     Ok(connection)
 }
 
+/// Connects once, checks that the server takes writes, and brings the tables up to date.
 async fn begin(options: &PgConnectOptions) -> Result<(), Refusal> {
     let mut connection = connect(options).await?;
     migrator(MIGRATIONS).run(&mut connection).await.map_err(Refusal::Migrate)?;

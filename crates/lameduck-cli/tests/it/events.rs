@@ -412,3 +412,45 @@ fn a_browser_misses_no_event_over_stops_and_upgrades() {
         is_whole(&collected.lock().unwrap(), last);
     });
 }
+
+/// Comes back as fast as it can, and drops what it is given: how often it was answered, and what it saw instead, until
+/// nobody listens any more.
+fn hurries(address: &str) -> (u64, Vec<String>) {
+    let (mut answered, mut unanswered) = (0, Vec::new());
+    // Between the gate and the close nobody answers its SYN; then it is refused.
+    while let Ok(mut client) = TcpStream::connect(address) {
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut status = [0; 12];
+        let asked = client.write_all(format!("{ASK}last-event-id: 0\r\n\r\n").as_bytes());
+        match asked.and_then(|()| client.read_exact(&mut status)) {
+            Ok(()) if &status == b"HTTP/1.1 200" => answered += 1,
+            Ok(()) => unanswered.push(String::from_utf8_lossy(&status).into_owned()),
+            Err(error) => unanswered.push(error.to_string()),
+        }
+    }
+    (answered, unanswered)
+}
+
+/// Clients that heed no `retry:` hold neither a stop nor an upgrade, and each time they are answered.
+#[test]
+fn event_stream_clients_that_come_back_in_a_tight_loop_hold_nothing() {
+    const CLIENTS: usize = 16;
+    let mut service = Service::upgradable(&["--probation", "0s"]);
+    let address = service.addresses[0].clone();
+    thread::scope(|threads| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| threads.spawn(|| hurries(&address))).collect();
+        for generation in 2..=4 {
+            service.upgrade();
+            service.wait_answers_from(generation);
+            service.wait_generations(1);
+        }
+        let ended = service.operate("stop", &[]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        service.leaves_no_process();
+        for client in clients {
+            let (answered, unanswered) = client.join().unwrap();
+            assert!(answered > 0);
+            assert_eq!(unanswered, [""; 0], "beside {answered} answers");
+        }
+    });
+}

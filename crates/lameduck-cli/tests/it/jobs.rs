@@ -24,8 +24,13 @@ const GRACE: &str = "800ms";
 const TAKES_MS: [u64; 8] = [0, 5, 20, 1_500, 1, 50, 10, 300];
 /// How soon a job that was given back is in another worker's hands.
 const PICKUP: Duration = Duration::from_secs(1);
-/// The random operations are the same in each run.
-const SEED: u64 = 31;
+/// The random operations are the same in each run; `LAMEDUCK_SEED` asks for others.
+fn seed() -> u64 {
+    const SEED: u64 = 31;
+    std::env::var("LAMEDUCK_SEED").map_or(SEED, |text| {
+        text.parse().unwrap_or_else(|_| panic!("LAMEDUCK_SEED={text}: not a number"))
+    })
+}
 
 /// A database that two services share.
 enum Shared {
@@ -210,7 +215,7 @@ fn each_job_has_its_effect_once(shared: &Shared) {
     let mut site = Site::start(shared);
     let (aim, stop) = (other.place("/jobs"), AtomicBool::new(false));
     let own = site.service.as_ref().unwrap().place("/jobs");
-    let acknowledged = thread::scope(|threads| {
+    let (acknowledged, events) = thread::scope(|threads| {
         let posting = [aim, own].map(|aim| {
             let stop = &stop;
             threads.spawn(move || {
@@ -222,14 +227,16 @@ fn each_job_has_its_effect_once(shared: &Shared) {
                 posted.collect::<BTreeSet<i64>>()
             })
         });
-        let mut seed = SEED;
+        let (mut seed, mut events) = (seed(), Vec::new());
         for _ in 0..2 * stops() {
             let_pass(Duration::from_millis(100 + next(&mut seed) % 400));
             let event = [Event::Stop, Event::Upgrade, Event::Kill][next(&mut seed) as usize % 3];
             site.befall(event);
+            events.push(event);
         }
         stop.store(true, Ordering::Relaxed);
-        posting.into_iter().flat_map(|posting| posting.join().unwrap()).collect()
+        let acknowledged = posting.into_iter().flat_map(|posting| posting.join().unwrap());
+        (acknowledged.collect::<BTreeSet<i64>>(), events)
     });
     let states = all_done(&other, shared, &acknowledged);
     // Charged are workers that were killed, and nobody else.
@@ -239,7 +246,10 @@ fn each_job_has_its_effect_once(shared: &Shared) {
             assert!(site.killed.contains(&pid), "{worker} was charged; killed: {:?}", site.killed);
         }
     }
-    eprintln!("{} jobs acknowledged: {states}", acknowledged.len());
+    let count = |event| events.iter().filter(|befallen| **befallen == event).count();
+    let [stops, upgrades, kills] = [Event::Stop, Event::Upgrade, Event::Kill].map(count);
+    let befallen = format!("{stops} stops, {upgrades} upgrades, {kills} kills");
+    eprintln!("{befallen}; {} jobs acknowledged: {states}", acknowledged.len());
 }
 
 #[test]

@@ -345,3 +345,49 @@ async fn a_room_goes_on_after_a_rollback() {
     }
     service.operate("stop", &[]);
 }
+
+/// The most memory that a process ever had, in KiB.
+fn most_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A member whose message never ends, for as long as it is let.
+async fn floods(address: String) {
+    let mut member = connect(&address, "/chat").await;
+    let begins = Frame::message("once", OpCode::Data(Data::Text), false);
+    member.send(Message::Frame(begins)).await.unwrap();
+    let fragment = Frame::message(vec![b'x'; 32 * 1024], OpCode::Data(Data::Continue), false);
+    while member.send(Message::Frame(fragment.clone())).await.is_ok() {}
+}
+
+/// It is let go; it holds no memory, no upgrade and no stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_whose_message_never_ends_cost_no_memory_and_hold_nothing() {
+    const MEMBERS: usize = 8;
+    /// KiB for all of them; by default a message is kept up to 64 MiB, so that they would fill 512 MiB.
+    const AT_MOST: u64 = 100 * 1024;
+    let mut service = Service::upgradable(&["--probation", "0s"]);
+    let address = service.addresses[0].clone();
+    let floods = || (0..MEMBERS).map(|_| tokio::spawn(floods(address.clone()))).collect::<Vec<_>>();
+    let before = most_memory(service.target.pid());
+    for flood in floods() {
+        tokio::time::timeout(LIMIT, flood).await.expect("it is let go").unwrap();
+    }
+    let grown = most_memory(service.target.pid()) - before;
+    assert!(grown < AT_MOST, "{grown} KiB more for {MEMBERS} members");
+    let flooding = floods();
+    tokio::task::block_in_place(|| {
+        service.upgrade();
+        service.wait_generations(1);
+    });
+    for flood in flooding {
+        flood.await.unwrap();
+    }
+    let _flooding = floods();
+    tokio::task::block_in_place(|| {
+        assert_eq!(service.operate("stop", &[]).code, Some(0));
+        service.leaves_no_process();
+    });
+}

@@ -171,6 +171,38 @@ fn process_1_ends_with_a_service_that_crashes() {
     container.ends_with(137);
 }
 
+/// Whoever died on probation did not end the service: its predecessor had it back.
+#[test]
+fn process_1_ends_as_the_predecessor_that_has_the_service_back() {
+    for stop in ["command", "signal", "signal at once"] {
+        let Some(mut container) = Container::start(&[]) else { return };
+        assert_eq!(container.service.operate("upgrade", &[]).code, Some(0));
+        let [first, second] = container.wait_processes(2)[..] else { unreachable!() };
+        // So that it hears of both at once.
+        let at_once = stop == "signal at once";
+        if at_once {
+            container.signal(first, Signal::STOP);
+        }
+        container.signal(second, Signal::KILL);
+        match stop {
+            "command" => {
+                container.service.target.wait_stderr("died on probation", LIMIT).unwrap();
+                assert_eq!(container.version().0, 1);
+                assert_eq!(container.service.operate("stop", &[]).code, Some(0));
+            }
+            "signal" => {
+                container.service.target.wait_stderr("died on probation", LIMIT).unwrap();
+                container.stop();
+            }
+            _ => {
+                container.stop();
+                container.signal(first, Signal::CONT);
+            }
+        }
+        container.ends_with(0);
+    }
+}
+
 /// A signal that only some of them take ends nobody: a successor that starts has no handler yet.
 #[test]
 fn a_storm_of_signals_to_process_1_fails_no_upgrade() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::service::{Service, WITH_ADMIN};
 
 /// Every member of the report, as `Report` documents them.
-const MEMBERS: [&str; 16] = [
+const MEMBERS: [&str; 17] = [
     "accept_errors",
     "cause",
     "cut",
@@ -21,6 +21,7 @@ const MEMBERS: [&str; 16] = [
     "outcome",
     "panics",
     "phases",
+    "pid",
     "resources",
     "runtime_blocked_ms",
     "tally",

@@ -11,7 +11,7 @@ use lameduck_verify::load::{Load, Mode, Running, Until};
 use lameduck_verify::target::{Ready, Target};
 use serde_json::Value;
 
-use crate::command::Ended;
+use crate::command::{Ended, Place};
 use crate::service::{ADMIN, LIMIT, Service, WITH_ADMIN, new_directory};
 
 /// The control socket, in the server's directory.
@@ -322,14 +322,35 @@ fn check_broken(service: &Service, reason: &str) {
     assert_eq!(service.status()["generations"].as_array().unwrap().len(), 1);
 }
 
+/// Two who ask at once: the one that is refused is told how to follow the other. And a directory is no socket.
+#[test]
+fn a_refusal_says_what_helps_against_it() {
+    let service = Service::replaceable();
+    let slow = format!("sleep 1; exec {BINARY} \"$@\"");
+    service.replace_by_script(&slow, 0o755);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| service.operate("upgrade", &[]));
+        service.target.wait_stderr("Upgrading: started", LIMIT).unwrap();
+        let second = service.operate("upgrade", &[]);
+        assert_eq!(second.code, Some(1));
+        assert!(
+            second.stderr.contains("hint: wait for it, or follow it: `lameduck upgrade --queue")
+        );
+        assert_eq!(first.join().unwrap().code, Some(0));
+    });
+    let ended = Place::new().run(&["status", "--control", "."], &[]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains(". is a directory, not a control socket"), "{}", ended.stderr);
+}
+
 #[test]
 fn an_upgrade_to_a_broken_program_fails_with_its_reason_and_changes_nothing() {
     let mut service = Service::replaceable();
     let kept = load(&service, "/b", Mode::KeepAlive, 4);
     std::fs::remove_file(service.path(PROGRAM)).unwrap();
-    check_broken(&service, "could not be started: No such file or directory");
+    check_broken(&service, "could not be started: no such file or directory");
     service.replace_by_script("exit 0", 0o644);
-    check_broken(&service, "could not be started: Permission denied");
+    check_broken(&service, "could not be started: permission denied");
     service.replace_by_script("echo 'cannot read' >&2; echo 'its settings' >&2; exit 7", 0o755);
     check_broken(
         &service,

@@ -98,7 +98,10 @@ fn a_run_that_cannot_test_says_why_in_one_line_and_ends_with_2() {
     let cases: [(&[&str], &str); 8] = [
         (&[], "nothing to test"),
         (&["--", "sleep", "9"], "does not say where it listens"),
-        (&["--adapter", "/nowhere.toml"], "/nowhere.toml: No such file"),
+        (
+            &["--adapter", "nowhere"],
+            "no shipped adapter and no file is called nowhere; shipped are",
+        ),
         (&["--case", "SIG/99", "--adapter", "lameduck"], "no case is called SIG/99"),
         (&["--json", "/nowhere/x.json", "--adapter", "lameduck"], "/nowhere/x.json"),
         (&["--", "/nowhere/program", "{port}"], "/nowhere/program"),
@@ -204,26 +207,31 @@ fn running(program: &Path) -> usize {
     lines.filter(is_it).count()
 }
 
-#[test]
-fn a_tester_that_is_killed_leaves_no_target_running() {
-    let program = naive("killed");
-    let command = ["--repeat", "1000", "--", "python3", program.to_str().unwrap(), "{port}"];
-    let mut run = start(&command);
+/// Waits until it is so.
+#[track_caller]
+fn until(what: &str, is_it: impl Fn() -> bool) {
     let deadline = Instant::now() + LIMIT;
-    while running(&program) == 0 {
-        assert!(Instant::now() < deadline, "{}", run.stderr());
+    while !is_it() {
+        assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let directory = std::env::temp_dir().join(format!("lameduck-verify-{}", run.pid()));
-    run.signal(Signal::KILL).unwrap();
-    run.wait(LIMIT).unwrap();
-    let deadline = Instant::now() + LIMIT;
-    while running(&program) > 0 {
-        assert!(Instant::now() < deadline, "the target still runs");
-        std::thread::sleep(Duration::from_millis(5));
+}
+
+#[test]
+fn a_tester_that_is_killed_leaves_no_target_and_no_directory() {
+    let program = naive("killed");
+    let command = ["--repeat", "1000", "--", "python3", program.to_str().unwrap(), "{port}"];
+    // Before it has a server, and when it has one.
+    for has_server in [false, true] {
+        let mut run = start(&command);
+        let directory = std::env::temp_dir().join(format!("lameduck-verify-{}", run.pid()));
+        let is_time = || if has_server { running(&program) > 0 } else { directory.exists() };
+        until("the tester does not begin", is_time);
+        run.signal(Signal::KILL).unwrap();
+        run.wait(LIMIT).unwrap();
+        until("the target still runs", || running(&program) == 0);
+        until("its directory is still there", || !directory.exists());
     }
-    // Nobody was left to remove it.
-    let _ = std::fs::remove_dir_all(directory);
 }
 
 #[test]

@@ -374,7 +374,7 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
     let closed = ["sh", "-c", "exec \"$@\" >&- 2>&-", "sh"].map(str::to_owned).to_vec();
     let start_closed = |stage: &mut Stage<'_>| {
         let prefix = closed.clone();
-        stage.start_as(Launch { prefix, ready_by_connect: true, ..Launch::default() })
+        stage.start_as(Launch { prefix, unseen: true, ..Launch::default() })
     };
     let closed = start_closed(stage).or_else(|_| start_closed(stage));
     let limit = stage.deadline() + stage.lame_duck() + FORCED_EXIT;
@@ -390,7 +390,7 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
     stage.start_as(Launch {
         stdout: Some(stdout),
         stderr: Some(stderr),
-        ready_by_connect: true,
+        unseen: true,
         ..Launch::default()
     })?;
     // Another open file of the same pipe: not to block is a property of the open file, and the server's must.

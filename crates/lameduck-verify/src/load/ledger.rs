@@ -1,11 +1,13 @@
 //! What the clients of one thread have seen.
 
 use super::EXAMPLES;
+use super::alarm::Alarm;
 use crate::fate::{Fate, Kind, Tally};
 use crate::trace::{ConnectionEnd, Number, Recording, RequestTrace};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The largest latency that the histogram holds, in microseconds: more than any request may take.
@@ -22,6 +24,7 @@ pub(super) struct Ledger {
     pub(super) connections: Connections,
     pub(super) examples: Vec<Example>,
     pub(super) recording: Option<Recording>,
+    alarm: Option<Arc<Alarm>>,
 }
 
 /// A request whose fate is known.
@@ -107,7 +110,14 @@ impl Ledger {
             connections: Connections::default(),
             examples: Vec::new(),
             recording,
+            alarm: None,
         }
+    }
+
+    /// Rings at each failure.
+    pub(super) fn ringing(mut self, alarm: Arc<Alarm>) -> Ledger {
+        self.alarm = Some(alarm);
+        self
     }
 
     /// A connection begins (also one that is refused then).
@@ -157,6 +167,9 @@ impl Ledger {
         let fate = known.fate;
         self.tally.record(fate);
         self.record(&known, Instant::now());
+        if let Some(alarm) = self.alarm.as_ref().filter(|_| fate.is_failure()) {
+            alarm.ring();
+        }
         // A server that cannot be reached for this machine's own reasons must not look like one that refuses.
         let is_told = fate.kind() == Kind::Lost || fate == Fate::ConnectFailed;
         if is_told && self.examples.len() < EXAMPLES {

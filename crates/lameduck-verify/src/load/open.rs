@@ -29,6 +29,7 @@
 mod engine;
 mod wire;
 
+use super::alarm::Alarm;
 use super::ledger::Ledger;
 use super::{EXAMPLES, Latency, Mode, REQUEST_LIMIT};
 use crate::address::{Place, Scheme};
@@ -116,10 +117,11 @@ impl Open {
             return unusable("an open loop does not speak TLS");
         }
         let stopping = Arc::new(AtomicBool::new(false));
-        let engine = Engine::new(self, Arc::clone(&stopping))?;
+        let alarm = Arc::<Alarm>::default();
+        let engine = Engine::new(self, Arc::clone(&stopping), Arc::clone(&alarm))?;
         let thread = std::thread::Builder::new().name("open-loop".to_owned());
         let thread = thread.spawn(move || engine.run())?;
-        Ok(Running { stopping, thread: Some(thread) })
+        Ok(Running { stopping, alarm, thread: Some(thread) })
     }
 }
 
@@ -128,6 +130,7 @@ impl Open {
 #[must_use]
 pub struct Running {
     stopping: Arc<AtomicBool>,
+    alarm: Arc<Alarm>,
     thread: Option<JoinHandle<io::Result<Report>>>,
 }
 
@@ -135,6 +138,11 @@ impl Running {
     /// Lets no more requests come due. Those that are due already are answered first. Returns at once.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until a request has failed, and says whether one has: not when `limit` passed before.
+    pub fn wait_failed(&self, limit: Duration) -> bool {
+        self.alarm.wait(limit)
     }
 
     /// A handle that stops the load, for a signal handler's task.

@@ -32,7 +32,43 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// The longest time of one load.
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 
+/// Clients one after the other at the server's door: in an open loop, or in a closed one where that cannot be.
+#[derive(Debug)]
+pub enum Arrivals {
+    /// At even distances in time.
+    Open(Open),
+    /// By so many clients, each when it has its answer.
+    Closed(Load),
+}
+
 impl Stage<'_> {
+    /// Runs `act` under new connections; see [`under_load`](Stage::under_load) and
+    /// [`under_open_load`](Stage::under_open_load).
+    ///
+    /// # Errors
+    /// As they.
+    pub fn under_arrivals<T>(
+        &mut self,
+        load: &Arrivals,
+        act: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<(Tally, T), Fault> {
+        match load {
+            Arrivals::Open(load) => self.under_open_load(load, act),
+            Arrivals::Closed(load) => self.under_load(load, act),
+        }
+    }
+
+    /// The negative control of new connections; see [`control`](Stage::control).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn control_of_arrivals(&mut self, load: &Arrivals) -> Result<Option<Outcome>, Fault> {
+        match load {
+            Arrivals::Open(load) => self.open_control(load),
+            Arrivals::Closed(load) => self.control(load),
+        }
+    }
+
     /// A load on this place, recorded for the timeline.
     pub fn load(&self, place: Place, mode: Mode) -> Load {
         let until = Until::Elapsed(LOAD_LIMIT);
@@ -101,7 +137,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// When the baseline is not clean, the load cannot be started, or `act` fails.
-    pub fn under_open_load<T>(
+    fn under_open_load<T>(
         &mut self,
         load: &Open,
         act: impl FnOnce(&mut Self) -> Result<T, Fault>,
@@ -149,11 +185,11 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// When the load cannot be started or the server does not start.
-    pub fn open_control(&mut self, load: &Open) -> Result<Option<Outcome>, Fault> {
+    fn open_control(&mut self, load: &Open) -> Result<Option<Outcome>, Fault> {
         let begun = Instant::now();
         let running = load.clone().start()?;
         std::thread::sleep(BEFORE);
-        let restarted = self.kill_and_start();
+        let restarted = self.kill_and_start(|| running.wait_failed(SOON));
         running.stop();
         let seen = running.finish()?.tally().clone();
         self.recorder.span(begun, "negative control");
@@ -196,7 +232,7 @@ impl Stage<'_> {
         let load = load.clone().until(Until::Elapsed(LOAD_LIMIT));
         let running = load.start()?;
         running.wait_flowing(SOON)?;
-        let restarted = self.kill_and_start();
+        let restarted = self.kill_and_start(|| running.wait_failed(SOON));
         running.stop();
         // Not counted with the case's own requests: these losses are the tester's doing.
         let seen = running.finish().tally().clone();

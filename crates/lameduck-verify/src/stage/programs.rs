@@ -1,6 +1,6 @@
 //! What an upgrade starts, replaced by something that fails in one way.
 
-use super::service::find_program;
+use super::errand::find_program;
 use super::{Fault, Stage};
 use std::fs;
 use std::io::Write as _;

@@ -1,5 +1,6 @@
 //! Private directories of a run, removed at its end.
 
+use crate::target::{directories, keep_directories};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,11 +23,12 @@ impl Scratch {
     /// A new directory of this process. Its path is short: the path of a Unix socket has 107 bytes.
     pub(crate) fn new() -> io::Result<Scratch> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let root = root();
+        let root = directories();
         let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
         if crate::target::is_leaving() {
             return Err(io::Error::other("the tester is leaving"));
         }
+        keep_directories()?;
         std::fs::create_dir_all(&root).map_err(|error| named(&root, &error))?;
         // A target that runs as another user (a server's workers) has to reach its files.
         let path = root.join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
@@ -65,7 +67,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
         // The last one takes the root along; it fails while there are others.
-        let _ = std::fs::remove_dir(root());
+        let _ = std::fs::remove_dir(directories());
     }
 }
 
@@ -74,14 +76,10 @@ pub fn remove_scratch() {
     let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     // A server that is just dying may write once more.
     for _ in 0..REMOVALS {
-        if std::fs::remove_dir_all(root()).is_ok() || !root().exists() {
+        if std::fs::remove_dir_all(directories()).is_ok() || !directories().exists() {
             return;
         }
     }
-}
-
-fn root() -> PathBuf {
-    std::env::temp_dir().join(format!("lameduck-verify-{}", std::process::id()))
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {

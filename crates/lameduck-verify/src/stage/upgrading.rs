@@ -1,8 +1,9 @@
 //! Upgrades: asked for as the adapter says, and known to be done.
 
-use super::service::{COMMAND_LIMIT, Ran, run_command};
+use super::errand::{COMMAND_LIMIT, Ran, run_command};
+use super::launch::succeeds;
 use super::{Stage, ask, read_pid};
-use crate::adapter::{Command, Done, Tells, Upgrade};
+use crate::adapter::{Command, Done, Readiness, Tells, Upgrade};
 use crate::case::Fault;
 use crate::target::Signal;
 use crate::trace::MarkKind;
@@ -138,6 +139,9 @@ impl Stage<'_> {
             self.wait_done(&upgrade, limit, lines, &mut upgraded);
         }
         upgraded.took = at.elapsed();
+        if upgraded.failed.is_none() {
+            upgraded.failed = self.not_ready_by(at + limit);
+        }
         match &upgraded.failed {
             None => self.recorder.mark(MarkKind::Phase, "upgrade done"),
             Some(why) => self.recorder.mark(MarkKind::Phase, format!("upgrade failed: {why}")),
@@ -251,6 +255,21 @@ impl Stage<'_> {
             }
             std::thread::sleep(ASK_PAUSE);
         }
+    }
+
+    /// Why the command that tells when the server is ready does not succeed by then, where there is one. Until it does,
+    /// signals may be lost.
+    fn not_ready_by(&mut self, deadline: Instant) -> Option<String> {
+        let Readiness::Command(command) = &self.adapter.ready else { return None };
+        let words: Vec<String> = command.0.iter().map(|word| self.service().put_in(word)).collect();
+        let directory = self.service().directory().to_owned();
+        while let Err(why) = succeeds(&words, &directory) {
+            if Instant::now() >= deadline {
+                return Some(why);
+            }
+            std::thread::sleep(ASK_PAUSE);
+        }
+        None
     }
 
     /// Who answers, if several answers in a row come from none of those before.

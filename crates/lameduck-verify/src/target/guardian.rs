@@ -2,15 +2,18 @@
 
 use super::{KILL_ROUNDS, MARK, PROC_PAUSE, Scope, as_pid, proc};
 use rustix::process::{Signal, kill_process, kill_process_group};
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Reads the number of a process group, if it is told one, and waits for the end of the pipe. Then kills that group and
 /// whoever has the mark `$0`, until two looks in a row find nobody: a process that is just becoming the server shows
-/// its mark a moment after it let go of the pipe.
+/// its mark a moment after it let go of the pipe. Last it removes the tester's directories `$1`: nobody of this server
+/// writes there any more.
 const SCRIPT: &str = r#"
 read -r group
 read -r _
@@ -23,9 +26,13 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
         pid=${file#/proc/}
         kill -s KILL "${pid%/environ}" 2>/dev/null
     done
-    [ $quiet -lt 2 ] || exit 0
+    [ $quiet -lt 2 ] || break
 done
+rm -rf -- "$1"
 "#;
+
+/// The same for a tester that has no server at the moment.
+const KEEPER: &str = r#"read -r _; rm -rf -- "$0""#;
 
 /// A shell that waits for the end of a pipe only the tester holds. The kernel closes the pipe however the
 /// tester ends, so neither polling nor a parent-death signal (which needs unsafe code, and goes by thread) is
@@ -59,16 +66,8 @@ impl Guardian {
     /// Guards whoever will have this mark.
     pub(super) fn of(mark: &str) -> io::Result<Guardian> {
         let variable = format!("{MARK}={mark}");
-        let shell = Command::new("/bin/sh")
-            .args(["-c", SCRIPT, &variable])
-            // A tester may be the server of another tester: its guardians are not what is guarded.
-            .env_remove(MARK)
-            // Not in the tester's group: what is typed at the terminal must not end the guardian first.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let (script, directories) = (OsStr::new(SCRIPT), directories());
+        let shell = waiting_shell(&[script, variable.as_ref(), directories.as_os_str()])?;
         let scope = Scope::current();
         let guarded = Guarded { mark: mark.to_owned(), group: None, scope: scope.clone() };
         alive(|list| list.push(guarded));
@@ -104,6 +103,36 @@ impl Drop for Guardian {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
+}
+
+/// Where this process has its private directories; removed when it is gone.
+pub(crate) fn directories() -> PathBuf {
+    std::env::temp_dir().join(format!("lameduck-verify-{}", std::process::id()))
+}
+
+/// Has [`directories`] removed when this process is gone, however it ends. Called before the first is made.
+pub(crate) fn keep_directories() -> io::Result<()> {
+    static KEEPER_SHELL: Mutex<Option<Child>> = Mutex::new(None);
+    let mut keeper = KEEPER_SHELL.lock().unwrap_or_else(PoisonError::into_inner);
+    if keeper.is_none() {
+        *keeper = Some(waiting_shell(&[KEEPER.as_ref(), directories().as_os_str()])?);
+    }
+    Ok(())
+}
+
+/// A shell that waits for the end of its standard input, which is the end of this process.
+fn waiting_shell(words: &[&OsStr]) -> io::Result<Child> {
+    Command::new("/bin/sh")
+        .arg("-c")
+        .args(words)
+        // A tester may be the server of another tester: its guardians are not what is guarded.
+        .env_remove(MARK)
+        // Not in the tester's group: what is typed at the terminal must not end the guardian first.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 /// Kills every server that this process started and has not let go of, at once, and lets it start none any more. For a

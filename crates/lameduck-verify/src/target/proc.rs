@@ -95,6 +95,12 @@ pub fn is_at_rest(pid: u32) -> bool {
         && states.into_iter().all(|status| matches!(status.state, 'S' | 'Z' | 'X'))
 }
 
+/// Whether the process has not become a program of its own since it was forked: it holds whatever its parent held, and
+/// may lose it at any moment.
+pub fn is_copy(pid: u32) -> bool {
+    status(format!("/proc/{pid}").into()).is_some_and(|status| status.flags & FORKED != 0)
+}
+
 /// Whether the process has ended and was not waited for.
 pub fn is_zombie(pid: u32) -> bool {
     status(format!("/proc/{pid}").into()).is_some_and(|status| status.state == 'Z')
@@ -112,10 +118,14 @@ fn tasks(pid: u32) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
+/// The kernel's `PF_FORKNOEXEC`.
+const FORKED: u32 = 0x40;
+
 struct Status {
     state: char,
     parent: u32,
     group: u32,
+    flags: u32,
 }
 
 /// The name in `stat` stands in parentheses and may hold any byte, also `)`: what follows its last one counts.
@@ -127,5 +137,7 @@ fn status(directory: PathBuf) -> Option<Status> {
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    Some(Status { state, parent, group })
+    // Between them: session, terminal, its group.
+    let flags = fields.nth(3)?.parse().ok()?;
+    Some(Status { state, parent, group, flags })
 }

@@ -124,9 +124,7 @@ impl Control {
         let (how, done) = (outcome_word(outcome), &report.finished);
         let status = format!("{how}: {done} completed, {cut} cut");
         self.hands.teller.stopped(now, &status, leave_at.filter(|_| self.scope == Scope::Process));
-        if let Some((place, generation)) = &self.hands.place {
-            place.release(*generation);
-        }
+        self.release_place();
         self.end = End::Reported { leave_at, code };
         self.hands.ended.send_replace(Some(report));
     }

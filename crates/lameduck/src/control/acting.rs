@@ -96,6 +96,7 @@ impl Control {
                 self.hands.registry.tell(Told::Move);
             }
             Some(Cause::Signal(_) | Cause::Request | Cause::Predecessor) | None => {
+                self.hands.sign.is_over();
                 self.hands.drain.cancel();
                 self.hands.registry.tell(Told::Finish);
             }

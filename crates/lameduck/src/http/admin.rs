@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use crate::error::Error;
+use crate::handover::GoesOn;
 use crate::http::connection;
 use crate::lifecycle::{Lifecycle, Shared};
 use crate::listener::Listener;
@@ -45,7 +46,7 @@ impl Lifecycle {
     ) -> Result<(), Error> {
         let admin = Admin { shared: Arc::downgrade(&self.shared), metrics: Arc::new(metrics) };
         let terms = self.terms();
-        self.accept("admin", listener, Hold::Nothing, move |stream, read| {
+        self.accept("admin", listener, Hold::Nothing, GoesOn::WithHttp, move |stream, read| {
             let connection = connection::serve(stream, read, admin.clone(), terms.clone());
             drop(tokio::spawn(connection));
         })

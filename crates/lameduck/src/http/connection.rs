@@ -69,7 +69,7 @@ where
     let mut may_move = MayMove::at_first(&stream);
     let mut read = read;
     loop {
-        match first_bytes(&mut stream, &mut read, lingers, may_move).await {
+        match first_bytes(&mut stream, &mut read, lingers, may_move, &terms.moving).await {
             First::Idle => {
                 let server = Arc::clone(stream.entry().server());
                 match terms.moving.send(Moved { server, stream, unread: Vec::new(), session: None })
@@ -136,6 +136,15 @@ impl MayMove {
         if stream.is_encrypted() { MayMove::Never } else { MayMove::Yes }
     }
 
+    /// What becomes of it now: where its server has ended with this generation, nobody else can answer what it asks.
+    fn along(self, moving: &Moving, entry: &Entry) -> MayMove {
+        if entry.told() == Told::Move && moving.leaves_behind(entry.server()) {
+            MayMove::Never
+        } else {
+            self
+        }
+    }
+
     /// How long it is still answered without having anything in hand; `None`: as ever.
     fn linger(self, told: Told, lingers: Lingers) -> Option<Duration> {
         match (told, self) {
@@ -147,14 +156,14 @@ impl MayMove {
     }
 }
 
-/// A wait that begins when it is first asked: when the connection has been told to go and has nothing in hand.
-struct Patience {
+/// A wait that begins when it is first asked: once the connection has been told to go, and has nothing in hand.
+pub(crate) struct Patience {
     since: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patience {
-    fn new() -> Patience {
+    pub(crate) fn new() -> Patience {
         Patience { since: None, sleep: None }
     }
 
@@ -164,7 +173,7 @@ impl Patience {
     }
 
     /// Ready `patience` after it was first asked.
-    fn poll(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let until = *self.since.get_or_insert_with(Instant::now) + patience;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if sleep.deadline() != until {
@@ -204,6 +213,7 @@ async fn first_bytes(
     read: &mut Vec<u8>,
     lingers: Lingers,
     may_move: MayMove,
+    moving: &Moving,
 ) -> First {
     let mut patience = Patience::new();
     poll_fn(|cx| {
@@ -219,6 +229,7 @@ async fn first_bytes(
                 Poll::Ready(Err(_)) => return Poll::Ready(First::Gone),
                 Poll::Pending => {
                     let told = stream.entry().told();
+                    let may_move = may_move.along(moving, stream.entry());
                     if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
                         return Poll::Ready(First::Idle);
                     }
@@ -283,15 +294,9 @@ where
     let mut may_move = if wire.can_move() { MayMove::Yes } else { MayMove::Never };
     loop {
         let tracking = Tracking::new(service.clone(), &wire, &terms.sockets);
-        let rest = http1_until_done(
-            &wire,
-            tracking,
-            terms.lingers,
-            &mut patience,
-            &mut may_move,
-            &mut clock,
-        )
-        .await;
+        let rest =
+            http1_until_done(&wire, tracking, terms, &mut patience, &mut may_move, &mut clock)
+                .await;
         let (asked, unused) = match rest {
             Rest::Upgraded => return,
             Rest::HalfHead => return time_out(&wire).await,
@@ -325,7 +330,7 @@ where
 fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
     let server = Arc::clone(wire.entry().server());
     // hyper and the handlers have let go of it: this task holds the only reference.
-    let (stream, unread) = wire.into_stream()?;
+    let (stream, unread) = wire.try_into_stream().ok()?;
     match moving.send(Moved { server, stream, unread, session: None }) {
         Ok(()) => None,
         Err(refused) => Some(Wire::new(refused.stream, refused.unread)),
@@ -337,7 +342,7 @@ fn move_away(wire: Arc<Wire>, moving: &Moving) -> Option<Arc<Wire>> {
 async fn http1_until_done<S, B>(
     wire: &Arc<Wire>,
     tracking: Tracking<S>,
-    lingers: Lingers,
+    terms: &Terms,
     patience: &mut Patience,
     may_move: &mut MayMove,
     clock: &mut Clock,
@@ -353,15 +358,21 @@ where
     let mut connection =
         hyper::server::conn::http1::Builder::new().serve_connection(io, tracking).with_upgrades();
     let mut asked = Asked::No;
+    let lingers = terms.lingers;
     // hyper's errors are the client's doing (malformed, gone) or the force: the close is the answer to each.
     let ended = poll_fn(|cx| {
         loop {
+            let (entry, told) = (wire.entry(), wire.entry().told());
+            let moves = may_move.along(&terms.moving, entry);
+            if moves != *may_move {
+                // Before hyper is polled: the answer that it is about to write is to say so.
+                wire.is_to_go();
+            }
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(Ended::Hyper);
             }
-            let (entry, told) = (wire.entry(), wire.entry().told());
             let old = clock.is_old(cx).then(|| wire.is_to_go()).map(|()| lingers.at_stop);
-            let Some(linger) = may_move.linger(told, lingers).or(old) else {
+            let Some(linger) = moves.linger(told, lingers).or(old) else {
                 return if told == Told::Move { poll_move(wire, may_move) } else { Poll::Pending };
             };
             // hyper would announce the close on the answer in hand, whatever was pipelined behind it, and would not

@@ -135,12 +135,14 @@ impl WebSockets {
         drop(tokio::spawn(closing.close(wire)));
     }
 
-    /// Tells everyone who is there, one after the other.
+    /// Tells everyone who is there and was not told before, one after the other.
     async fn tell_all(&self, occasion: Occasion, whom: Whom, left: Option<Duration>) {
         let open: Vec<Weak<Wire>> = {
             let mut table = self.lock();
             table.told = Some((occasion, whom));
-            let included = |wire: &&Weak<Wire>| wire.upgrade().is_some_and(|it| whom.includes(&it));
+            let included = |wire: &&Weak<Wire>| {
+                wire.upgrade().is_some_and(|wire| whom.includes(&wire) && !wire.is_told())
+            };
             table.open.values().filter(included).cloned().collect()
         };
         self.say(open.len(), occasion);
@@ -267,7 +269,10 @@ impl Closing {
         };
         // Gone, or in the middle of a frame that the client does not read: it has until the deadline.
         let Ok(Ok(())) = sent else { return };
-        if let (Occasion::Upgrade, Some(wire)) = (self.occasion, wire.upgrade()) {
+        if let Some(wire) = wire.upgrade()
+            && wire.tell()
+            && self.occasion == Occasion::Upgrade
+        {
             wire.entry().counters().websocket_told();
         }
         let answered = poll_fn(|cx| match wire.upgrade() {

@@ -1,15 +1,14 @@
 //! The TLS handshake of one connection: what it may take, and what becomes of one that fails.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Handshake, Stream, Wakers};
-use crate::http::connection::silence;
+use crate::http::connection::{Patience, silence};
 use crate::http::wire::Wire;
 use crate::http::{QUIET, QUIET_IDLE, TLS_HANDSHAKE, TLS_HANDSHAKE_AT_STOP};
 use crate::work::{Side, Told};
@@ -54,19 +53,9 @@ enum FirstByte {
     Gone,
 }
 
-/// A wait that begins when it is first asked.
-#[derive(Default)]
-struct Since(Option<Pin<Box<Sleep>>>);
-
-impl Since {
-    fn poll(&mut self, patience: Duration, cx: &mut std::task::Context<'_>) -> Poll<()> {
-        self.0.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx)
-    }
-}
-
 /// Waits for a first byte: `silence` once the connection is told to go, until `bound` before.
 async fn first_byte(stream: &mut Stream, silence: Duration, bound: Instant) -> FirstByte {
-    let (mut at_stop, mut overall) = (Since::default(), Box::pin(sleep_until(bound)));
+    let (mut at_stop, mut overall) = (Patience::new(), Box::pin(sleep_until(bound)));
     poll_fn(|cx| {
         match stream.poll_heard(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(FirstByte::Came),
@@ -86,7 +75,7 @@ async fn first_byte(stream: &mut Stream, silence: Duration, bound: Instant) -> F
 /// Waits for the end of the handshake; `None` when it took too long or was cut. While the service stops it has
 /// [`TLS_HANDSHAKE_AT_STOP`], counted from when the connection is told to go.
 async fn whole(mut handshake: Handshake, bound: Instant) -> Option<Result<Stream, Stream>> {
-    let (mut at_stop, mut overall) = (Since::default(), Box::pin(sleep_until(bound)));
+    let (mut at_stop, mut overall) = (Patience::new(), Box::pin(sleep_until(bound)));
     poll_fn(|cx| {
         let told = handshake.told();
         if told == Told::Force {

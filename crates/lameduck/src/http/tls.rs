@@ -118,7 +118,7 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// When the lifecycle has stopped accepting already.
+    /// As [`serve`](Lifecycle::serve).
     ///
     /// ```no_run
     /// # async fn example(life: lameduck::Lifecycle, app: axum::Router, config: rustls::ServerConfig)

@@ -353,12 +353,12 @@ impl Wire {
             && self.entry.requests() == 0
     }
 
-    /// Takes the connection out of hyper's hands; `None` while anybody else holds it.
-    pub(crate) fn into_stream(self: Arc<Wire>) -> Option<(Stream, Vec<u8>)> {
-        let wire = Arc::into_inner(self)?;
-        let state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let unread = state.held[state.handed..].to_vec();
-        Some((state.stream, unread))
+    /// The connection, and what was read and not handed on; itself, while anybody else holds it.
+    pub(crate) fn try_into_stream(self: Arc<Wire>) -> Result<(Stream, Vec<u8>), Arc<Wire>> {
+        let wire = Arc::try_unwrap(self)?;
+        let mut state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.held.drain(..state.handed);
+        Ok((state.stream, state.held))
     }
 
     /// Whether anything was sent that has not been answered; asks the kernel too.

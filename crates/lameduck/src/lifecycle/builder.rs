@@ -13,6 +13,7 @@ use super::{GRACE_PERIOD, LINGER, MAX_GENERATIONS, PROBATION, SETTLE, UPGRADE_LI
 use crate::connection::Age;
 use crate::log::LogFormat;
 use crate::notify::Notifier;
+use crate::phase::LONGEST;
 use crate::signals::Signals;
 use crate::websocket::CloseFrames;
 
@@ -111,7 +112,7 @@ impl Builder {
     /// A client whose next request is on the wire when the drain begins is answered within this time. Make it longer
     /// than your clients' longest pause on a busy connection plus a round trip.
     pub fn linger(mut self, linger: Duration) -> Builder {
-        self.linger = linger;
+        self.linger = linger.min(LONGEST);
         self
     }
 
@@ -120,7 +121,7 @@ impl Builder {
     ///
     /// Each answer tells its client to go; only one that is silent for so long is closed by us.
     pub fn upgrade_linger(mut self, linger: Duration) -> Builder {
-        self.upgrade_linger = linger;
+        self.upgrade_linger = linger.min(LONGEST);
         self
     }
 
@@ -137,7 +138,7 @@ impl Builder {
     /// [linger](Builder::linger), over HTTP/2 it gets its two GOAWAYs. What is still in hand `grace` later is cut. So load
     /// finds new instances behind a balancer that spreads connections and not requests. Upgraded connections are left alone.
     pub fn max_connection_age(mut self, most: Duration, grace: Duration) -> Builder {
-        self.age = Some(Age { most, grace });
+        self.age = Some(Age { most: most.min(LONGEST), grace: grace.min(LONGEST) });
         self
     }
 

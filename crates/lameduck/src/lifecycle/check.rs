@@ -14,6 +14,7 @@ use crate::control::Message;
 use crate::error::Error;
 use crate::generation::Input;
 use crate::takeover::wire::{MAX_TEXT, Reason, Why};
+use crate::text::printable;
 
 /// How long one check may take.
 pub const CHECK: Duration = Duration::from_secs(10);
@@ -147,7 +148,8 @@ async fn make(checks: Vec<(String, Making)>) -> Result<(), String> {
                 Ok(Err(panic)) => Err(format!("it panicked: {panic}")),
                 Err(_) => Err(format!("it did not end in {CHECK:?}")),
             };
-            made.map_err(|why| printable(&format!("check '{name}': {why}")))
+            // Goes to another process and into logs.
+            made.map_err(|why| printable(&format!("check '{name}': {why}"), MAX_TEXT))
         });
     }
     while let Some(made) = under_way.join_next().await {
@@ -155,9 +157,4 @@ async fn make(checks: Vec<(String, Making)>) -> Result<(), String> {
         made.unwrap_or(Ok(()))?;
     }
     Ok(())
-}
-
-/// Goes to another process and into logs.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT / 4).collect()
 }

@@ -16,7 +16,8 @@ impl Lifecycle {
     ///
     /// # Panics
     ///
-    /// When the name is taken.
+    /// When the name is taken, or [`RESOURCES_AT_MOST`](crate::closing::RESOURCES_AT_MOST) are registered:
+    /// [`on_close`](Lifecycle::on_close) returns an error instead.
     pub fn resource<T, F, Fut>(&self, name: &str, value: T, close: F) -> T
     where
         T: Clone + Send + 'static,

@@ -13,6 +13,7 @@ use crate::shared::Cells;
 use crate::states::Origin;
 use crate::takeover::successor;
 use crate::takeover::wire::{MAX_TEXT, Status};
+use crate::text::printable;
 use crate::upgrade::Outcome;
 
 impl Lifecycle {
@@ -22,9 +23,8 @@ impl Lifecycle {
     /// However often it is said, a predecessor waits no longer than
     /// [`TAKEOVER_LONGEST`](crate::takeover::TAKEOVER_LONGEST).
     pub fn still_starting(&self, doing: &str, more: Duration) {
-        let printable = doing.chars().filter(|c| !c.is_control());
-        let text = printable.take(MAX_TEXT / 4).collect();
-        let status = successor::Input::Status(Status { text, extend: more });
+        let status = Status { text: printable(doing, MAX_TEXT), extend: more };
+        let status = successor::Input::Status(status);
         self.shared.control.send(Message::Input(GenerationInput::Above(status)));
     }
 

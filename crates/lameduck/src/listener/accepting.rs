@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::exhaustion::{AcceptErrors, BACK_OFF, BACK_OFF_MOST, is_exhaustion};
+use super::errors::{AcceptErrors, BACK_OFF, BACK_OFF_MOST, lasts};
 use super::path::Keeper;
 use super::{Listener, gate};
 use crate::connection::{Arrival, Socket, Stream};
@@ -137,7 +137,7 @@ impl Accepting {
                 }
                 Event::Accepted(Err(error)) => {
                     self.errors.add();
-                    if is_exhaustion(&error) {
+                    if lasts(&error) {
                         if let Some(order) = self.order_within(pause).await {
                             return order;
                         }

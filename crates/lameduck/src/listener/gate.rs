@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::exhaustion::{AcceptErrors, BACK_OFF, is_exhaustion};
+use super::errors::{AcceptErrors, BACK_OFF, lasts};
 use super::handshakes::are_under_way;
 use super::{Bound, Family, Listener, QUEUE};
 use crate::connection::Socket;
@@ -30,7 +31,8 @@ pub const HANDSHAKE_ROUNDS: u32 = 5;
 /// filter, only clients whose packets carry the largest TTL, which the gate lets in, can make it so many.
 pub const SHUT: u32 = 2 * QUEUE;
 
-/// How long the gate goes on trying to empty the queue while descriptors are exhausted, all in all.
+/// How long the gate goes on trying to empty the queue while descriptors are exhausted or the socket accepts nothing, all in
+/// all.
 pub const STARVED_GATE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +49,7 @@ impl Listener {
                 if sys::set_syns(socket.as_fd(), Syns::Dropped).is_ok() {
                     return Gate::Shut;
                 }
-                let v4 = sys::set_min_ttl_v4(socket.as_fd(), MinTtl::Largest);
-                let v6 = match family {
-                    Family::V4 => Ok(()),
-                    Family::V6 => sys::set_min_ttl_v6(socket.as_fd(), MinTtl::Largest),
-                };
-                if v4.is_ok() && v6.is_ok() { Gate::Shut } else { Gate::Open }
+                shut_by_ttl(socket, *family)
             }
             Bound::Unix(_, own) => match own.take() {
                 Some(own) => {
@@ -72,7 +69,7 @@ impl Listener {
         }
     }
 
-    /// What an accepted socket inherited from a shut gate is taken off again.
+    /// What an accepted socket inherited from the gate is taken off again, also where only one of two options took effect.
     fn let_through(&self, socket: &Socket) {
         if let (Bound::Tcp(_, family), Socket::Tcp(stream)) = (&self.socket, socket) {
             // The socket was just accepted and one of the options was just set on its listener: no other reason to fail than
@@ -84,6 +81,16 @@ impl Listener {
             }
         }
     }
+}
+
+/// Keeps new connections out where the kernel refuses a filter.
+fn shut_by_ttl(socket: &TcpListener, family: Family) -> Gate {
+    let v4 = sys::set_min_ttl_v4(socket.as_fd(), MinTtl::Largest);
+    let v6 = match family {
+        Family::V4 => Ok(()),
+        Family::V6 => sys::set_min_ttl_v6(socket.as_fd(), MinTtl::Largest),
+    };
+    if v4.is_ok() && v6.is_ok() { Gate::Shut } else { Gate::Open }
 }
 
 /// What a closing of the gate goes by besides its listener.
@@ -164,6 +171,7 @@ impl GateClosing {
             Gate::Shut => SHUT.saturating_sub(self.taken),
         }
     }
+
     /// Accepts until the queue is empty, or a bound of the closing is reached, and returns how many came.
     async fn empty_queue(
         &mut self,
@@ -179,14 +187,12 @@ impl GateClosing {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Ok((socket, peer)) => {
                     taken += 1;
-                    if self.gate == Gate::Shut {
-                        listener.let_through(&socket);
-                    }
+                    listener.let_through(&socket);
                     hand_on(socket, peer);
                 }
                 Err(error) => {
                     errors.add();
-                    if is_exhaustion(&error) {
+                    if lasts(&error) {
                         if Instant::now() >= self.starved_at {
                             break;
                         }
@@ -202,7 +208,41 @@ impl GateClosing {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
+
+    /// What comes at once comes within this, on a busy machine.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A system may know one of the two options and not the other, as an IPv4 socket does.
+    #[tokio::test]
+    async fn who_is_accepted_through_a_gate_that_shut_in_half_is_heard() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut listener = Listener::from_tcp(socket).unwrap();
+        let Bound::Tcp(socket, family) = &mut listener.socket else { panic!("it is TCP") };
+        *family = Family::V6;
+        let gate = shut_by_ttl(socket, Family::V6);
+        assert_eq!(gate, Gate::Open);
+
+        // From a neighbour, so that it is let in and inherits the minimum; from further away after that.
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let client = client.unwrap();
+        client.set_ttl_v4(255).unwrap();
+        client.connect(&address.into()).unwrap();
+        client.set_ttl_v4(64).unwrap();
+        let accepted = RefCell::new(None);
+        let take = |socket, _| *accepted.borrow_mut() = Some(socket);
+        let (mut closing, errors) = (GateClosing::new(gate), AcceptErrors::default());
+        assert_eq!(closing.empty_queue(&listener, &errors, &take).await, 1);
+        client.send(b"x").unwrap();
+        let mut accepted = accepted.into_inner().unwrap();
+        let heard = tokio::time::timeout(LIMIT, accepted.read_u8()).await;
+        assert_eq!(heard.expect("it is heard").unwrap(), b'x');
+    }
 
     /// How often the kernel is asked, and how long that takes, when it always says this and each pass takes as many.
     fn waited(under_way: Option<bool>, taken: u32, left: Option<Duration>) -> (u32, Duration) {

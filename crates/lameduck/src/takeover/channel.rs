@@ -93,14 +93,17 @@ impl Channel {
         Ok(Channel { socket })
     }
 
-    /// The same, and again until then while the queue of those who wait to be let in is full, which the kernel tells at
+    /// The same, and again and again for at most `bound` while the queue of those who wait to be let in is full, which the kernel tells at
     /// once and does not wait for.
-    pub(crate) fn connect_by(path: &Path, until: Instant) -> io::Result<Channel> {
+    pub(crate) fn connect_within(path: &Path, bound: Duration) -> io::Result<Channel> {
+        let until = Instant::now() + bound;
         loop {
             match Channel::connect(path) {
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until =>
-                {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() >= until {
+                        let words = format!("nobody was let in from its full queue for {bound:?}");
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+                    }
                     std::thread::sleep(QUEUE_PAUSE);
                 }
                 connected => return connected,
@@ -204,6 +207,15 @@ pub(crate) struct AsyncChannel {
 }
 
 impl AsyncChannel {
+    /// Both ends of a conversation.
+    #[cfg(test)]
+    pub(crate) fn pair() -> io::Result<(AsyncChannel, AsyncChannel)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (one, other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Channel { socket: one }.into_async()?, Channel { socket: other }.into_async()?))
+    }
+
     /// Takes the conversation back from the runtime.
     pub(crate) fn into_blocking(self) -> Channel {
         Channel { socket: self.socket.into_inner() }

@@ -34,6 +34,7 @@ mod fields;
 mod message;
 
 pub use error::{Error, FieldName, Problem};
+pub(crate) use fields::is_name;
 pub use message::{
     Command, Commit, Connection, Hello, Kind, Listener, Message, Offer, Protocols, Readable, Ready,
     Reason, Reply, Session, Socket, State, Status, Why,
@@ -117,6 +118,9 @@ pub const MAX_KINDS: usize = 32;
 /// Bytes of state that move with one connection.
 pub const MAX_SESSION: usize = 16 * 1024;
 
+/// Servers that go on with a predecessor's connections; a successor with more names none.
+pub const MAX_SERVERS: usize = 128;
+
 /// The largest state, in its memory file.
 pub const MAX_STATE_SIZE: u64 = 64 * 1024 * 1024;
 
@@ -137,13 +141,13 @@ const _: () = {
     assert!(listener >= state && MAX_STATES <= MAX_DESCRIPTORS);
     let kind = FIELD_HEADER + name + 2 * (FIELD_HEADER + 4);
     let ready = HEADER + MAX_LISTENERS * name + MAX_ADDED * address + FIELD_HEADER + MAX_PROBE;
-    assert!(ready + MAX_KINDS * kind <= MAX_FRAME);
+    assert!(ready + MAX_KINDS * kind + byte + MAX_SERVERS * name <= MAX_FRAME);
     let session = FIELD_HEADER + name + (FIELD_HEADER + 4) + address + FIELD_HEADER + MAX_SESSION;
     let unread = (FIELD_HEADER + MAX_UNREAD) + (FIELD_HEADER + 8);
     assert!(HEADER + name + address + unread + session <= MAX_FRAME);
     assert!(HEADER + MAX_ARGUMENTS * (FIELD_HEADER + MAX_ARGUMENT) + MAX_VERB <= MAX_FRAME);
     assert!(HEADER + (FIELD_HEADER + MAX_REPLY) + 2 * byte <= MAX_FRAME);
-    assert!(2 * MAX_LISTENERS + MAX_ADDED + MAX_KINDS < MAX_FIELDS);
+    assert!(2 * MAX_LISTENERS + MAX_ADDED + MAX_KINDS + MAX_SERVERS + 2 < MAX_FIELDS);
 };
 
 /// What came in one frame.

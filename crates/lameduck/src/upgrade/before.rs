@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::process::{Exited, Process};
+use crate::error::plain;
 use crate::log::Log;
 use crate::memory;
 use crate::operate::LAST_WORDS_FOLLOW;
@@ -43,9 +44,9 @@ impl Before {
 
 async fn check(program: &Program, arguments: &[OsString], log: &Arc<Log>) -> Result<(), String> {
     let path = program.path().display();
-    let (child, stderr) = program
-        .check(arguments)
-        .map_err(|error| format!("{path} could not be started to check itself: {error}"))?;
+    let (child, stderr) = program.check(arguments).map_err(|error| {
+        format!("{path} could not be started to check itself: {}", plain(&error))
+    })?;
     let (ended, end) = oneshot::channel();
     let process = Process::watch(child, stderr, log, move |exited| {
         // Nobody waits any more: it took too long.

@@ -29,15 +29,22 @@ impl Upgrades {
     }
 }
 
-/// Says `verb` to whoever the control name leads to, and returns the conversation when that agrees. Its caller bounds it.
-pub(super) async fn tell(place: &Place, own: u32, verb: &str) -> io::Result<AsyncChannel> {
+/// Says `verb` to whoever the control name leads to, and returns the conversation and its words when that agrees. Its caller
+/// bounds it.
+pub(super) async fn tell(
+    place: &Place,
+    own: u32,
+    verb: &str,
+) -> io::Result<(AsyncChannel, String)> {
     let channel = Channel::connect_when_there_is_room(place.name()).await?;
     channel.check_peer()?;
     let channel = channel.into_async()?;
     let command = Command { verb: verb.to_owned(), arguments: vec![format!("generation {own}")] };
     channel.send(&Message::Command(command), &[]).await?;
     match channel.receive().await? {
-        Came::Message(Message::Reply(reply), _) if reply.code == exit::OK => Ok(channel),
+        Came::Message(Message::Reply(reply), _) if reply.code == exit::OK => {
+            Ok((channel, reply.text))
+        }
         Came::Message(Message::Reply(reply), _) => {
             Err(io::Error::new(io::ErrorKind::ConnectionRefused, reply.text))
         }

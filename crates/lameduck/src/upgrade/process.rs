@@ -1,6 +1,7 @@
 //! The process of a successor that this one started: its last words, its end, its number while it has one, and how it
 //! is made to leave when it is not wanted.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
@@ -10,9 +11,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::watch;
 
-use crate::generation::EXIT;
+use crate::generation::{AttemptId, EXIT};
 use crate::log::Log;
-use crate::zombie::{await_exit, number};
+use crate::zombie::{await_exit, has_exited, number};
 
 /// How long an unwanted successor may take to leave when this process itself is about to leave: whoever it left behind would have nobody to kill it.
 pub const LEAVE_WITH_US: Duration = Duration::from_millis(500);
@@ -31,10 +32,32 @@ pub(crate) struct Process {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
+    /// As far as is known: it keeps its number until it is reaped.
     Runs,
-    /// It exited, and keeps its number until it is reaped.
-    Exited,
     Reaped,
+}
+
+/// Every process that was started here and was not reaped yet.
+#[derive(Clone, Default)]
+pub(crate) struct Started(Arc<Mutex<Vec<Process>>>);
+
+impl Started {
+    pub(super) fn add(&self, process: Process) {
+        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(|other| !other.is_reaped());
+        started.push(process);
+    }
+
+    /// Waits until those that have ended are reaped. One that this process leaves behind is inherited by another, who
+    /// would take it for one that outlived this one.
+    pub(crate) async fn reap_the_ended(&self) {
+        let started = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for process in started.iter().filter(|process| process.has_ended()) {
+            let mut presence = process.presence.subscribe();
+            let reaped = presence.wait_for(|presence| *presence == Presence::Reaped);
+            let _ = tokio::time::timeout(EXIT, reaped).await;
+        }
+    }
 }
 
 impl Process {
@@ -62,13 +85,12 @@ impl Process {
         let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
         drop(waiting.spawn(move || {
             await_exit(pid);
-            presence.send_replace(Presence::Exited);
-            let _ = all_read.recv_timeout(EXIT);
             let mut status = Err(io::ErrorKind::NotFound.into());
             presence.send_modify(|presence| {
                 status = child.wait();
                 *presence = Presence::Reaped;
             });
+            let _ = all_read.recv_timeout(EXIT);
             exited(Exited {
                 is_well: status.as_ref().is_ok_and(ExitStatus::success),
                 how: how_it_ended(status),
@@ -77,8 +99,20 @@ impl Process {
         process
     }
 
+    /// It is still to be reaped.
+    fn has_ended(&self) -> bool {
+        // The borrow is the lock.
+        let presence = self.presence.borrow();
+        *presence == Presence::Runs && has_exited(self.pid)
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Whether nothing is left of it but its words.
+    fn is_reaped(&self) -> bool {
+        *self.presence.borrow() == Presence::Reaped
     }
 
     pub(super) fn last_words(&self) -> String {
@@ -93,6 +127,22 @@ impl Process {
             // Gone meanwhile: then it has left as it was asked to.
             let _ = rustix::process::kill_process(pid, signal);
         }
+    }
+}
+
+/// The processes of attempts, as long as one may be signalled or its last words told.
+#[derive(Default)]
+pub(super) struct Processes(HashMap<AttemptId, Process>);
+
+impl Processes {
+    /// One attempt is under way at most, and this is its process: what became of those that are gone has been told.
+    pub(super) fn add(&mut self, attempt: AttemptId, process: Process) {
+        self.0.retain(|_, other| !other.is_reaped());
+        self.0.insert(attempt, process);
+    }
+
+    pub(super) fn get(&self, attempt: AttemptId) -> Option<&Process> {
+        self.0.get(&attempt)
     }
 }
 
@@ -127,5 +177,34 @@ fn pass_on(mut stderr: ChildStderr, words: &Mutex<Vec<u8>>, log: &Log) {
         words.extend_from_slice(&bytes[..n]);
         let surplus = words.len().saturating_sub(LAST_WORDS);
         words.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::log::LogFormat;
+
+    /// However often an upgrade fails, the words of the last one are kept and no others.
+    #[test]
+    fn a_process_that_is_gone_is_forgotten_when_the_next_one_is_started() {
+        let log = Arc::new(Log::new(LogFormat::Silent));
+        let mut processes = Processes::default();
+        for attempt in 1..=3 {
+            let mut says = Command::new("sh");
+            says.args(["-c", "echo no >&2; exit 1"]).stderr(Stdio::piped());
+            let mut child = says.spawn().unwrap();
+            let stderr = child.stderr.take();
+            let (tell, told) = channel();
+            let process =
+                Process::watch(child, stderr, &log, move |exited| tell.send(exited.how).unwrap());
+            processes.add(attempt, process);
+            assert_eq!(told.recv().unwrap(), "it exited with code 1");
+            assert_eq!(processes.get(attempt).map(Process::last_words).as_deref(), Some("no"));
+            assert_eq!(processes.0.len(), 1);
+        }
     }
 }

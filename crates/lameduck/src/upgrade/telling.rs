@@ -38,7 +38,7 @@ impl Upgrades {
         };
         // Its last words stand in the log already.
         self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {why}"));
-        let words = self.processes.get(&attempt).map(Process::last_words).unwrap_or_default();
+        let words = self.processes.get(attempt).map(Process::last_words).unwrap_or_default();
         let told = match words.as_str() {
             "" => why,
             words => format!("{why}{LAST_WORDS_FOLLOW}{words}"),

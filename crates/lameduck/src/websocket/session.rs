@@ -35,6 +35,7 @@ use crate::http::wire::{Io, Wire};
 use crate::lifecycle::Lifecycle;
 use crate::panics::CatchPanic;
 use crate::takeover::wire::{MAX_ADDRESS, MAX_SESSION, Session};
+use crate::text::cut;
 use crate::websocket::Care;
 use crate::work::Registry;
 
@@ -471,12 +472,7 @@ impl Kind {
         unread: Vec<u8>,
         state: Vec<u8>,
     ) -> Result<(), Box<WebSocket>> {
-        let mut request = stream.entry().websocket_request();
-        let mut end = request.len().min(MAX_ADDRESS);
-        while !request.is_char_boundary(end) {
-            end -= 1;
-        }
-        request.truncate(end);
+        let request = cut(&stream.entry().websocket_request(), MAX_ADDRESS).to_owned();
         let session = Session { kind: self.name.clone(), version: self.version, request, state };
         let server = Arc::clone(stream.entry().server());
         let moved = Moved { server, stream, unread, session: Some(Box::new(session)) };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use super::{Clock, Counts, Registry, Told, WorkItem, WorkKind, lock};
+use crate::text::printable;
 
 /// A connection's entry. The connection's own task writes it; anybody may read it.
 pub(crate) struct Entry {
@@ -17,6 +18,8 @@ pub(crate) struct Entry {
     read_once: AtomicBool,
     /// It is told [`Told::Force`], alone.
     is_cut: AtomicBool,
+    /// No successor can be told of it.
+    stays: AtomicBool,
     own: Mutex<Own>,
     registry: Arc<Registry>,
 }
@@ -89,10 +92,12 @@ pub(crate) struct RequestName {
 }
 
 impl RequestName {
-    /// Method and path. The query is left out: it may hold secrets.
+    /// Method and path. The query is left out: it may hold secrets. So are control characters, of which a client may send
+    /// those beyond ASCII: a line of the log and a message to a successor have no room for them.
     #[cfg(feature = "http")]
     fn text(&self) -> String {
-        format!("{} {}", self.method, self.path.as_ref().map_or("*", |path| path.path()))
+        let path = self.path.as_ref().map_or("*", |path| path.path());
+        format!("{} {}", self.method, printable(path, usize::MAX))
     }
 
     #[cfg(not(feature = "http"))]
@@ -119,6 +124,7 @@ impl Entry {
             served: AtomicU64::new(0),
             read_once: AtomicBool::new(hold == Hold::Nothing),
             is_cut: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
             own: Mutex::default(),
             registry,
         }
@@ -207,12 +213,7 @@ impl Entry {
 
     /// Names a WebSocket further; without control characters, which would end a line of the log.
     pub(crate) fn label(&self, label: &str) {
-        let printable: String = label.chars().filter(|c| !c.is_control()).collect();
-        let mut end = printable.len().min(LABEL_AT_MOST);
-        while !printable.is_char_boundary(end) {
-            end -= 1;
-        }
-        lock(&self.own).label = Some(Box::from(&printable[..end]));
+        lock(&self.own).label = Some(printable(label, LABEL_AT_MOST).into_boxed_str());
     }
 
     /// Wakes who polls a side.
@@ -258,6 +259,15 @@ impl Entry {
         self.is_cut.store(true, Ordering::Relaxed);
         self.wake(Side::Read);
         self.wake(Side::Write);
+    }
+
+    /// No message can tell a successor of it: it does not ask to move again.
+    pub(crate) fn cannot_move(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
     }
 
     /// Its descriptor went to a successor.
@@ -359,6 +369,13 @@ mod tests {
 
     fn request() -> RequestName {
         RequestName { method: http::Method::GET, path: None, since: Clock(0) }
+    }
+
+    /// What a client sends as a path stands in lines, and goes to a successor with a WebSocket.
+    #[test]
+    fn no_path_breaks_a_line() {
+        let path = Some("/a\u{85}\u{9b}2Jb?c".parse().unwrap());
+        assert_eq!(RequestName { path, ..request() }.text(), "GET /a2Jb");
     }
 
     #[test]

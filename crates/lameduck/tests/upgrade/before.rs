@@ -145,6 +145,6 @@ fn a_missing_program_is_told_by_its_check() {
     let service = setup.program(&copy).start();
     fs::remove_file(&copy).unwrap();
     let why = service.fail_to_upgrade();
-    assert!(why.contains("No such file") && why.contains(copy.to_str().unwrap()), "{why}");
+    assert!(why.contains("no such file") && why.contains(copy.to_str().unwrap()), "{why}");
     service.stop();
 }

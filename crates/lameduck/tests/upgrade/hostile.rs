@@ -6,12 +6,12 @@ use std::path::Path;
 
 use lameduck::operate::Verb;
 use lameduck::takeover::wire::{self, Message, PROTOCOLS, Received};
-use lameduck_verify::target::Target;
-use lameduck_verify::target::proc::descriptors;
+use lameduck_verify::target::proc::{descriptors, is_stopped};
+use lameduck_verify::target::{Signal, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::support::{BOUND, Service, copy_program, example, wait, who};
+use crate::support::{BOUND, Service, copy_program, example, wait, wait_gone, who};
 
 /// A user who is not this one.
 const NOBODY: u32 = 65534;
@@ -165,6 +165,29 @@ fn silent_strangers_do_not_keep_an_operator_out() {
     newest.send(&good_command());
     assert!(!newest.receive().is_empty(), "the last to come still has its place");
     service.stop();
+}
+
+/// A predecessor that stands still, and whose queue is full.
+#[test]
+fn a_successor_that_nobody_lets_in_gives_up_and_says_so() {
+    let service = Service::start();
+    let first = service.target.pid();
+    service.signal(first, Signal::STOP);
+    wait(|| is_stopped(first), || service.target.stderr());
+    let crowd: Vec<_> = std::iter::from_fn(|| Stranger::try_connect(&service.control())).collect();
+    service.wish("take-over");
+    let mut late = service.by_hand(&example("misbehaving_successor")).start().unwrap();
+    assert_eq!(late.wait(BOUND).unwrap().code, Some(1), "{}", late.stderr());
+    let told = late.stderr();
+    assert!(told.contains("full queue") && told.contains("control"), "{told}");
+    // One that finds room in time is let in.
+    let second = service.by_hand(&example("misbehaving_successor")).start().unwrap();
+    drop(crowd);
+    service.signal(first, Signal::CONT);
+    second.wait_stderr("Generation 2 listens", BOUND).unwrap();
+    wait(|| service.status()["active"] == 2, || service.status().to_string());
+    assert_eq!(service.ask(Verb::Stop).code, 0);
+    wait_gone(second.pid());
 }
 
 #[test]

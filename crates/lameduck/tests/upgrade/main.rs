@@ -1,6 +1,8 @@
 //! Upgrades of a real service: everything that can go wrong, and nothing that may be lost.
 
 mod before;
+mod chaos;
+mod dropped;
 mod failures;
 mod groups;
 mod hostile;

@@ -423,6 +423,11 @@ impl Conversation {
         self.answer()
     }
 
+    /// Reads on until the other end closes, in order and without another word.
+    pub fn wait_closed(&mut self) {
+        assert_eq!(self.stream.fill_buf().unwrap(), b"", "nothing more is said");
+    }
+
     /// Begins a request and its answer that go on together.
     pub fn begin_echo(&mut self) {
         self.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");

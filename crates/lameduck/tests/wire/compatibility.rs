@@ -152,6 +152,7 @@ fn protocol_1_ready() {
             added: vec!["[::1]:9".to_owned()],
             sessions: Vec::new(),
             probe: None,
+            servers: None,
         }),
     );
     golden(
@@ -173,6 +174,21 @@ fn protocol_1_ready() {
         0580 07000000 "/health"                # a probe, which an older predecessor skips
         "#,
         Message::Ready(Ready { probe: Some("/health".to_owned()), ..Ready::default() }),
+    );
+    golden(
+        r#"
+        "LAME" 0100 0500 0000 0000 11000000
+        0680 01000000 01                        # servers, which an older predecessor skips
+        0780 04000000 "http"
+        "#,
+        Message::Ready(Ready { servers: Some(vec!["http".to_owned()]), ..Ready::default() }),
+    );
+    golden(
+        r#"
+        "LAME" 0100 0500 0000 0000 07000000
+        0680 01000000 01                        # no server at all
+        "#,
+        Message::Ready(Ready { servers: Some(Vec::new()), ..Ready::default() }),
     );
 }
 

@@ -127,6 +127,7 @@ fn a_ready_is_limited() {
             added: names(added, wire::MAX_ADDRESS),
             sessions: vec![readable(wire::MAX_NAME); wire::MAX_KINDS],
             probe: Some("/".repeat(wire::MAX_PROBE)),
+            servers: Some(names(wire::MAX_SERVERS, wire::MAX_NAME)),
         })
     };
     fits(ready(wire::MAX_LISTENERS - 100, 100, wire::MAX_ADDED));
@@ -136,6 +137,11 @@ fn a_ready_is_limited() {
     refused(
         probe("/".repeat(wire::MAX_PROBE + 1)),
         "Ready: field `probe path` has 1025 bytes, 1024 are the most",
+    );
+    let servers = |servers| Message::Ready(Ready { servers: Some(servers), ..Ready::default() });
+    refused(
+        servers(names(wire::MAX_SERVERS + 1, 1)),
+        "Ready: field `server` is there 129 times, 128 are the most",
     );
     refused(ready(0, 0, 101), "Ready: field `added address` is there 101 times, 100 are the most");
 }

@@ -90,8 +90,17 @@ fn ready() -> impl Strategy<Value = Ready> {
         newest,
     });
     let names = |most| vec(name(), 0..most);
-    (names(40), names(40), names(20), vec(kind, 0..wire::MAX_KINDS), option::of(name())).prop_map(
-        |(used, dropped, added, sessions, probe)| Ready { used, dropped, added, sessions, probe },
+    let kinds = vec(kind, 0..wire::MAX_KINDS);
+    let servers = option::of(names(wire::MAX_SERVERS));
+    (names(40), names(40), names(20), kinds, option::of(name()), servers).prop_map(
+        |(used, dropped, added, sessions, probe, servers)| Ready {
+            used,
+            dropped,
+            added,
+            sessions,
+            probe,
+            servers,
+        },
     )
 }
 

@@ -117,7 +117,12 @@ upgrade_signal = "USR1"
 
 /// What a case finds, and why. A server that cannot be started at all is found by every case.
 pub fn verdict(program: &Path, fault: Option<&str>, case: &str) -> (Verdict, String) {
-    let suite = Suite::new(adapter(program, fault, case)).case(case);
+    verdict_of(adapter(program, fault, case), case)
+}
+
+/// The same, of a server that is changed in another way.
+pub fn verdict_of(adapter: Adapter, case: &str) -> (Verdict, String) {
+    let suite = Suite::new(adapter).case(case);
     match suite.run(&mut Silent) {
         Ok(report) => {
             let result = report.results.into_iter().next().expect("one case was run");

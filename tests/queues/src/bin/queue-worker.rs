@@ -1,8 +1,8 @@
 //! A worker of a queue as a process of its own, to be stopped, upgraded and killed.
 //!
-//! `queue-worker QUEUE URL EFFECTS CLAIMS CONTROL` with a path for its control socket, or `naive` for the program that is
-//! written without a thought for its end. `CLAIMS` says what becomes of a dead worker's claims: `kept` for as long as the
-//! queue does by itself, or `expire` after about a second.
+//! `queue-worker QUEUE URL EFFECTS CLAIMS CONTROL [PROBATION]` with a path for its control socket, or `naive` for the program
+//! that is written without a thought for its end. `CLAIMS` says what becomes of a dead worker's claims: `kept` for as long as
+//! the queue does by itself, or `expire` after about a second. `PROBATION` is in seconds, and none unless it is given.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext, WorkerOptions};
 use lameduck::jobs::JobEnd;
 use lameduck::{Exit, Lifecycle};
-use queues::apalis::{Storage, postgres_storage, sqlite_storage, stops};
+use queues::apalis::{Drained, Storage, postgres_storage, sqlite_storage};
 use queues::effects::{Effects, Job};
 use queues::nats::{CONSUMER, Delivery, Messages};
 use queues::{CONCURRENCY, Claims, GRACE, graphile};
@@ -31,6 +31,7 @@ struct Arguments {
     effects: PathBuf,
     claims: Claims,
     control: String,
+    probation: Duration,
 }
 
 impl Arguments {
@@ -42,13 +43,15 @@ impl Arguments {
             effects: words.next()?.into(),
             claims: if words.next()? == "expire" { Claims::Expire } else { Claims::Kept },
             control: words.next()?,
+            probation: Duration::from_secs(words.next().map_or(Some(0), |text| text.parse().ok())?),
         })
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<Exit, Failure> {
-    let arguments = Arguments::read().ok_or("queue-worker QUEUE URL EFFECTS CLAIMS CONTROL")?;
+    const USAGE: &str = "queue-worker QUEUE URL EFFECTS CLAIMS CONTROL [PROBATION]";
+    let arguments = Arguments::read().ok_or(USAGE)?;
     let effects = Effects::open(&arguments.effects).await?;
     if arguments.control == "naive" {
         naive(&arguments, effects).await
@@ -57,15 +60,14 @@ async fn main() -> Result<Exit, Failure> {
     }
 }
 
-/// Runs an `apalis` worker by this name until `$stop`.
-macro_rules! run_apalis {
-    ($name:expr, $storage:expr, $effects:expr, $stop:expr) => {
+/// An `apalis` worker by this name.
+macro_rules! apalis_worker {
+    ($name:expr, $storage:expr, $effects:expr) => {
         WorkerBuilder::new($name)
             .backend($storage)
             .concurrency(CONCURRENCY)
             .data($effects)
             .build(apalis_job)
-            .run_until($stop)
     };
 }
 
@@ -84,14 +86,17 @@ impl TaskHandler for Graphile {
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
         let effects = context.extensions().get::<Effects>().expect("it was given").clone();
         let attempt = i64::from(*context.job().attempts());
-        effects.perform(&self.0, attempt).await.map_err(|error| error.to_string())
+        let work = effects.perform(&self.0, attempt);
+        let done = match context.extensions().get::<graphile::Cut>() {
+            Some(cut) => cut.before(work).await,
+            None => work.await,
+        };
+        done.map_err(|error| error.to_string())
     }
 }
 
-fn graphile_options(arguments: &Arguments, effects: Effects) -> WorkerOptions {
-    graphile::options(&arguments.url, arguments.claims)
-        .add_extension(effects)
-        .define_job::<Graphile>()
+fn graphile_options(url: &str, claims: Claims, effects: Effects) -> WorkerOptions {
+    graphile::options(url, claims).add_extension(effects).define_job::<Graphile>()
 }
 
 async fn nats(url: &str) -> Result<(async_nats::Client, PullConsumer), Failure> {
@@ -118,26 +123,35 @@ async fn deliver(
 
 async fn drained(arguments: &Arguments, effects: Effects) -> Result<Exit, Failure> {
     let life = Lifecycle::builder().grace_period(GRACE).control(&arguments.control);
-    let life = life.probation(Duration::ZERO).start()?;
+    let life = life.probation(arguments.probation).start()?;
     let closed = effects.clone();
     life.on_close("effects").run(move || async move { closed.pool().close().await })?;
     // At an upgrade there are two for a while.
     let name = format!("pid {} of generation {}", std::process::id(), life.generation());
-    let worker = name.clone();
     match &*arguments.queue {
         "apalis-sqlite" => {
             let pool = SqlitePool::connect(&arguments.url).await?;
             let storage = sqlite_storage::<Job>(&pool, arguments.claims);
-            let run = move |stop| run_apalis!(worker, storage, effects, stop);
-            queues::apalis::work(&life, &name, Storage::Sqlite(pool), run, stops)?;
+            let run = move |name, drain| {
+                let storage = Drained::new(storage.clone(), drain);
+                apalis_worker!(name, storage, effects.clone()).run()
+            };
+            queues::apalis::work(&life, &name, Storage::Sqlite(pool), run)?;
         }
         "apalis-postgres" => {
             let pool = PgPool::connect(&arguments.url).await?;
             let storage = postgres_storage::<Job>(&pool, arguments.claims);
-            let run = move |stop| run_apalis!(worker, storage, effects, stop);
-            queues::apalis::work(&life, &name, Storage::Postgres(pool), run, stops)?;
+            let run = move |name, drain| {
+                let storage = Drained::new(storage.clone(), drain);
+                apalis_worker!(name, storage, effects.clone()).run()
+            };
+            queues::apalis::work(&life, &name, Storage::Postgres(pool), run)?;
         }
-        "graphile" => graphile::work(&life, graphile_options(arguments, effects), Some(GRACE))?,
+        "graphile" => {
+            let (url, claims) = (arguments.url.clone(), arguments.claims);
+            let options = move || graphile_options(&url, claims, effects.clone());
+            graphile::work(&life, &arguments.url, options)?;
+        }
         _ => {
             let (client, consumer) = nats(&arguments.url).await?;
             let flushed = client.clone();
@@ -169,18 +183,18 @@ async fn naive(arguments: &Arguments, effects: Effects) -> Result<Exit, Failure>
         "apalis-sqlite" => {
             let pool = SqlitePool::connect(&arguments.url).await?;
             let storage = sqlite_storage::<Job>(&pool, arguments.claims);
-            let running = run_apalis!(name, storage, effects, stopped);
+            let running = apalis_worker!(name, storage, effects).run_until(stopped);
             tokio::spawn(async move { running.await.map_err(Failure::from) })
         }
         "apalis-postgres" => {
             let pool = PgPool::connect(&arguments.url).await?;
             let storage = postgres_storage::<Job>(&pool, arguments.claims);
-            let running = run_apalis!(name, storage, effects, stopped);
+            let running = apalis_worker!(name, storage, effects).run_until(stopped);
             tokio::spawn(async move { running.await.map_err(Failure::from) })
         }
         "graphile" => {
-            let options = graphile_options(arguments, effects).listen_os_shutdown_signals(false);
-            let worker = options.init().await?;
+            let options = graphile_options(&arguments.url, arguments.claims, effects);
+            let worker = options.listen_os_shutdown_signals(false).init().await?;
             tokio::spawn(async move { worker.run().await.map_err(Failure::from) })
         }
         _ => {

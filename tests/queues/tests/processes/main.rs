@@ -50,7 +50,9 @@ async fn through(kind: Kind, event: Event) {
     let posting = tokio::spawn(post(Arc::clone(&queue), Arc::clone(&stop)));
     for _ in 0..times() {
         // Something that does not fit into the grace period is in its hands.
-        queue.effects().has_in_hand(site.pid(), 1).await;
+        let begins = queue.effects().has_in_hand(site.pid(), 1).await;
+        let (pid, begun) = (site.pid(), queue.effects().begun().await);
+        assert!(begins, "process {pid} begins nothing that lasts: {begun:?}: {}", site.words());
         match event {
             Event::Stop => site.stop(&queue, Ended::Clean),
             Event::Upgrade => site.upgrade(),
@@ -71,26 +73,36 @@ async fn through(kind: Kind, event: Event) {
         }
         Event::Kill => {}
     }
-    // Its one grace period begins with its one signal, at an upgrade too.
-    if event == Event::Upgrade && kind != Kind::Graphile {
+    if event == Event::Upgrade {
         assert_eq!(found.begun_again, 0, "an upgrade interrupts no job: {found}");
     }
     let repeated_at_most = match (kind, event) {
         // What a killed worker had in hand, and no more.
         (_, Event::Kill) => CONCURRENCY * times(),
-        // It keeps the news of what has ended to itself until the others have: those are done again after a stop.
-        (Kind::ApalisSqlite | Kind::ApalisPostgres, Event::Stop) => CONCURRENCY * times(),
-        // It cuts a job wherever it is, between its effect and its completion too.
-        (Kind::Graphile, Event::Stop | Event::Upgrade) => CONCURRENCY * times(),
+        // What is cut between its effect and the queue's knowing of it.
+        (Kind::ApalisSqlite | Kind::ApalisPostgres | Kind::Graphile, Event::Stop) => {
+            CONCURRENCY * times()
+        }
         (_, Event::Stop | Event::Upgrade) => 0,
     };
     assert!(found.repeated <= repeated_at_most, "{found}");
     site.end(Ended::Clean);
     other.end(Ended::Clean);
-    // A claim that apalis was just writing when its worker was dropped may come after everything was given back.
-    if !matches!(kind, Kind::ApalisSqlite | Kind::ApalisPostgres) {
-        assert_eq!(queue.left().await.claimed, 0);
+    assert_eq!(queue.left().await.claimed, 0);
+}
+
+/// A successor that gives the service back gives back the work too.
+async fn through_a_rollback(kind: Kind) {
+    let queue = Queue::start(kind, Claims::Kept).await;
+    let mut site = Site::start_on_probation(&queue);
+    for id in 1..=3 {
+        site.upgrade();
+        site.roll_back();
+        queue.post(id, 0).await;
+        queue.effects().all_done(&(1..=id).collect()).await;
     }
+    site.end(Ended::Clean);
+    assert_eq!(queue.left().await.claimed, 0);
 }
 
 /// Posts jobs until it is told to stop; those whose queue has said that it has them.
@@ -131,4 +143,24 @@ through! {
     jetstream_loses_no_message_in_stops: Nats, Stop;
     jetstream_loses_no_message_in_upgrades: Nats, Upgrade;
     jetstream_loses_no_message_of_a_killed_worker: Nats, Kill;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apalis_on_sqlite_works_again_after_a_rollback() {
+    through_a_rollback(Kind::ApalisSqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apalis_on_postgresql_works_again_after_a_rollback() {
+    through_a_rollback(Kind::ApalisPostgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn graphile_worker_works_again_after_a_rollback() {
+    through_a_rollback(Kind::Graphile).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jetstream_is_consumed_again_after_a_rollback() {
+    through_a_rollback(Kind::Nats).await;
 }

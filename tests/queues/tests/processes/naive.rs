@@ -17,7 +17,7 @@ async fn leaves_its_jobs(kind: Kind) {
     }
     let command = queue.worker("naive").ready(Ready::Stdout("Working".to_owned()));
     let mut worker = command.ready_limit(LIMIT).start().unwrap();
-    queue.effects().has_in_hand(worker.pid(), JOBS).await;
+    assert!(queue.effects().has_in_hand(worker.pid(), JOBS).await, "{}", worker.stderr());
     worker.signal(Signal::TERM).unwrap();
     // It says that all is well.
     assert_eq!(worker.wait(LIMIT).unwrap().code, Some(0), "{}", worker.stderr());

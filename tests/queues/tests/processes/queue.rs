@@ -219,8 +219,8 @@ impl fmt::Display for Found {
 }
 
 impl Watched {
-    /// Waits until this process has this many jobs in hand: begun and not ended.
-    pub async fn has_in_hand(&self, pid: u32, jobs: i64) {
+    /// Waits until this process has this many jobs in hand: begun and not ended. Whether it has.
+    pub async fn has_in_hand(&self, pid: u32, jobs: i64) -> bool {
         let begun = "SELECT count(*) FROM begun WHERE pid = ?1 AND NOT EXISTS \
                      (SELECT 1 FROM ended WHERE ended.job = begun.job AND ended.pid = ?1) \
                      AND at_ms < ?2";
@@ -232,7 +232,7 @@ impl Watched {
             (count >= jobs).then_some(())
         })
         .await
-        .unwrap_or_else(|| panic!("process {pid} begins nothing"));
+        .is_some()
     }
 
     /// Waits until each of these has its effect, and tells all.
@@ -258,6 +258,12 @@ impl Watched {
             most_attempts: count("SELECT coalesce(max(attempt), 0) FROM begun").await,
             longest_pickup: self.longest_pickup().await,
         }
+    }
+
+    /// Each process, how many jobs it began, and how long ago the last one, in milliseconds.
+    pub async fn begun(&self) -> Vec<(i64, i64, i64)> {
+        let text = "SELECT pid, count(*), ?1 - max(at_ms) FROM begun GROUP BY pid";
+        sqlx::query_as(text).bind(now_ms()).fetch_all(self.effects.pool()).await.unwrap()
     }
 
     async fn not_done(&self) -> Vec<(i64, i64, i64)> {

@@ -30,9 +30,22 @@ impl Site {
         Site { pid: target.pid(), target, directory }
     }
 
+    /// One whose successors may be sent back for an hour.
+    #[track_caller]
+    pub fn start_on_probation(queue: &Queue) -> Site {
+        let directory = tempfile::tempdir().unwrap();
+        let target = start(queue, &directory, &["3600"]);
+        Site { pid: target.pid(), target, directory }
+    }
+
     /// The process that works now.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What its processes said.
+    pub fn words(&self) -> String {
+        self.target.stderr()
     }
 
     #[track_caller]
@@ -59,6 +72,14 @@ impl Site {
         self.pid = answer["pid"].as_u64().unwrap().try_into().unwrap();
     }
 
+    /// The successor gives the service back.
+    #[track_caller]
+    pub fn roll_back(&mut self) {
+        let answer = ask(&self.directory.path().join(CONTROL), Verb::Rollback, &[]).unwrap();
+        assert_eq!(answer.code, 0, "{}: {}", answer.text, self.target.stderr());
+        self.pid = self.target.pid();
+    }
+
     /// Ends every generation.
     #[track_caller]
     pub fn end(&mut self, how: Ended) {
@@ -76,7 +97,11 @@ impl Site {
 }
 
 fn run(queue: &Queue, directory: &tempfile::TempDir) -> Target {
+    start(queue, directory, &[])
+}
+
+fn start(queue: &Queue, directory: &tempfile::TempDir, more: &[&str]) -> Target {
     let control = directory.path().join(CONTROL);
-    let command = queue.worker(control.to_str().unwrap());
+    let command = queue.worker(control.to_str().unwrap()).args(more);
     command.ready(Ready::Stderr("Working: ".to_owned())).ready_limit(LIMIT).start().unwrap()
 }

@@ -56,6 +56,18 @@ fn a_certificate_that_cannot_be_used_changes_nothing() {
         secure.service.target.wait_stderr(why, LIMIT).unwrap();
         assert!(shows(&secure, &secure.authority), "{}", secure.service.target.stderr());
     }
+    let noise: Vec<u8> =
+        (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let no_base64 = b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n";
+    let no_der = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for garbage in [&noise[..], &[], no_base64, no_der] {
+        let told = secure.service.target.stderr().matches("Certificates kept as they were").count();
+        std::fs::write(secure.service.path("cert.pem"), garbage).unwrap();
+        wait_until(&secure, || {
+            secure.service.target.stderr().matches("Certificates kept as they were").count() > told
+        });
+        assert!(shows(&secure, &secure.authority), "{}", secure.service.target.stderr());
+    }
     std::fs::remove_file(secure.service.path("key.pem")).unwrap();
     secure.service.target.wait_stderr("cannot read --tls-key key.pem", LIMIT).unwrap();
     assert!(shows(&secure, &secure.authority));

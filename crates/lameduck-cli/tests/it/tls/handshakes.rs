@@ -11,6 +11,8 @@ use crate::service::LIMIT;
 /// As many as wait in one backlog.
 const WAITING: usize = 50;
 
+const UPGRADABLE: [&str; 4] = ["--control", "run/control", "--probation", "0s"];
+
 /// What the log says first of a stop.
 const STOPPING: &str = "Shutting down";
 
@@ -29,10 +31,8 @@ fn served(clients: Vec<Client>) -> Vec<String> {
     asking.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
 }
 
-#[test]
-fn a_handshake_under_way_at_the_stop_is_served() {
-    // One of them has sent nothing: it has the linger to begin in.
-    let mut secure = Secure::start(&["--grace", "20s", "--linger", "5s"]);
+/// Clients that have sent a part of their first words, each another one, and the rest of them.
+fn half_a_hello(secure: &Secure) -> Vec<(Client, Vec<u8>)> {
     let config = secure.client(b"http/1.1");
     let clients = (0..WAITING).map(|nth| {
         let mut client = secure.dial(&config);
@@ -42,14 +42,26 @@ fn a_handshake_under_way_at_the_stop_is_served() {
         client.send_raw(&hello[..sent]);
         (client, hello[sent..].to_vec())
     });
-    let clients: Vec<_> = clients.collect();
-    secure.service.signal(Signal::TERM);
-    secure.service.target.wait_stderr(STOPPING, LIMIT).unwrap();
+    clients.collect()
+}
+
+/// They send it.
+fn with_the_rest(clients: Vec<(Client, Vec<u8>)>) -> Vec<Client> {
     let clients = clients.into_iter().map(|(mut client, rest)| {
         client.send_raw(&rest);
         client
     });
-    let unserved = served(clients.collect());
+    clients.collect()
+}
+
+#[test]
+fn a_handshake_under_way_at_the_stop_is_served() {
+    // One of them has sent nothing: it has the linger to begin in.
+    let mut secure = Secure::start(&["--grace", "20s", "--linger", "5s"]);
+    let clients = half_a_hello(&secure);
+    secure.service.signal(Signal::TERM);
+    secure.service.target.wait_stderr(STOPPING, LIMIT).unwrap();
+    let unserved = served(with_the_rest(clients));
     assert_eq!(unserved, [""; 0], "{}", secure.service.last_words());
     secure.service.ends_clean();
 }
@@ -86,9 +98,8 @@ fn a_client_hello_in_the_accept_queue_is_served() {
     secure.service.ends_clean();
 }
 
-#[test]
-fn a_handshake_that_never_ends_does_not_hold_the_exit() {
-    let mut secure = Secure::start(&["--grace", "20s"]);
+/// Handshakes that go no further, each stuck elsewhere.
+fn stalled(secure: &Secure) -> Vec<Client> {
     let config = secure.client(b"http/1.1");
     let sent = |part: fn(&[u8]) -> &[u8]| {
         let mut client = secure.dial(&config);
@@ -96,15 +107,46 @@ fn a_handshake_that_never_ends_does_not_hold_the_exit() {
         client.send_raw(part(&hello));
         client
     };
-    let _silent = sent(|_| b"");
-    let _half = sent(|hello| &hello[..hello.len() / 2]);
-    // The server has answered, and waits for a Finished that does not come.
-    let _unanswered = sent(|hello| hello);
-    let _garbage = sent(|_| b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    let stalled = vec![
+        sent(|_| b""),
+        sent(|hello| &hello[..hello.len() / 2]),
+        // The server has answered, and waits for a Finished that does not come.
+        sent(|hello| hello),
+        sent(|_| b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"),
+    ];
     // All of them have been accepted: one that came later is served.
     secure.dial(&config).get_and_end("/b").unwrap();
+    stalled
+}
+
+#[test]
+fn a_handshake_that_never_ends_does_not_hold_the_exit() {
+    let mut secure = Secure::start(&["--grace", "20s"]);
+    let _stalled = stalled(&secure);
     secure.service.signal(Signal::TERM);
     secure.service.ends_clean();
+}
+
+#[test]
+fn a_handshake_that_never_ends_does_not_hold_the_old_version() {
+    let secure = Secure::start(&UPGRADABLE);
+    let _stalled = stalled(&secure);
+    secure.service.upgrade();
+    // Nobody has a deadline but the handshakes themselves.
+    secure.service.wait_generations(1);
+    secure.dial(&secure.client(b"http/1.1")).get_and_end("/b").unwrap();
+    assert_eq!(secure.service.operate("stop", &[]).code, Some(0));
+}
+
+#[test]
+fn a_handshake_under_way_at_an_upgrade_is_served() {
+    let secure = Secure::start(&UPGRADABLE);
+    let clients = half_a_hello(&secure);
+    secure.service.upgrade();
+    let unserved = served(with_the_rest(clients));
+    assert_eq!(unserved, [""; 0], "{}", secure.service.target.stderr());
+    secure.service.wait_generations(1);
+    assert_eq!(secure.service.operate("stop", &[]).code, Some(0));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! WebSockets behind TLS: the same frames, the same ends; and since they cannot move, they are told to come back.
 
 use futures_util::{SinkExt, StreamExt};
-use lameduck_verify::target::Signal;
+use lameduck_verify::target::{Ready, Signal, Target};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -12,6 +12,11 @@ use crate::service::{LIMIT, WITH_ADMIN};
 const CONTROL: [&str; 4] = ["--control", "run/control", "--probation", "0s"];
 
 const MEMBERS: usize = 50;
+
+/// Python's `websockets`: says when all are open, and how each ended.
+const PYTHON: &str = include_str!("../../../../lameduck/tests/websockets/client.py");
+/// How many sockets it opens.
+const SOCKETS: usize = 20;
 
 /// What comes until the close frame, its code, and that the connection ends in order behind it.
 async fn end(client: &mut Client) -> (Vec<Value>, u16) {
@@ -123,4 +128,43 @@ async fn websockets_that_move_are_counted_too() {
         assert!(metrics.contains("\nlameduck_websockets_moved_total 0\n"), "{metrics}");
     });
     service.operate("stop", &[]);
+}
+
+/// Python's sockets behind TLS, of which each has heard nothing but how it ends.
+fn python(secure: &Secure) -> Target {
+    let url = format!("wss://{}/chat", secure.service.addresses[0]);
+    let command = Target::command("python3").args(["-c", PYTHON, &url, &SOCKETS.to_string()]);
+    let command = command.arg(secure.service.path("ca.pem"));
+    let started = command.ready(Ready::Stdout("open".into())).ready_limit(LIMIT).start();
+    started.expect("python3 with websockets: `cargo xtask setup` installs it")
+}
+
+#[track_caller]
+fn all_end_with(python: &Target, code: u16, reason: &str) {
+    let said = python.wait_stdout("[[", LIMIT);
+    let said = said.unwrap_or_else(|why| panic!("{why}: {}", python.stderr()));
+    let ends: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(ends, Value::Array(vec![serde_json::json!([code, reason, 0]); SOCKETS]));
+}
+
+#[test]
+fn python_behind_tls_sees_1001_at_a_stop() {
+    let mut secure = Secure::start(&["--log", "json"]);
+    let python = python(&secure);
+    secure.service.signal(Signal::TERM);
+    all_end_with(&python, 1001, "the server stops");
+    secure.service.ends_clean();
+    let report = secure.service.report();
+    assert_eq!(report["finished"]["websockets"], SOCKETS, "{report}");
+}
+
+#[test]
+fn python_behind_tls_sees_1012_at_an_upgrade() {
+    let secure = Secure::start(&[&CONTROL[..], &["--log", "json"]].concat());
+    let python = python(&secure);
+    secure.service.upgrade();
+    all_end_with(&python, 1012, "a new version serves");
+    let counted = format!(r#""websockets_told":{SOCKETS}"#);
+    secure.service.target.wait_stderr(&counted, LIMIT).unwrap();
+    secure.service.operate("stop", &[]);
 }

@@ -189,13 +189,14 @@ pub(super) fn dies(stage: &mut Stage<'_>) -> Outcome {
     ))
 }
 
-/// Waits until a process that was not there before holds this socket.
+/// Waits until a program that was not there before holds this socket. Until it is one, a process holds it by accident.
 fn wait_holder(stage: &mut Stage<'_>, known: &[u32], inode: u32, limit: Duration) -> Option<u32> {
     let socket = format!("socket:[{inode}]");
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
         let new = stage.service().processes().into_iter().find(|pid| {
-            !known.contains(pid) && proc::descriptors(*pid).iter().any(|(_, to)| *to == socket)
+            let holds = || proc::descriptors(*pid).iter().any(|(_, to)| *to == socket);
+            !known.contains(pid) && !proc::is_copy(*pid) && holds()
         });
         if new.is_some() {
             return new;
@@ -208,6 +209,18 @@ fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
+}
+
+/// Waits until a process that was sent SIGSTOP does nothing more.
+fn freezes(pid: u32) -> bool {
+    let deadline = Instant::now() + SOON;
+    while !proc::is_stopped(pid) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 pub(super) fn old_dies(stage: &mut Stage<'_>) -> Outcome {
@@ -233,7 +246,11 @@ pub(super) fn old_dies(stage: &mut Stage<'_>) -> Outcome {
         // Frozen, it cannot become ready any more; whether it was before is asked of those who answer.
         let is_early = stage.only_old_ones(&before);
         let old = stage.service().main_pid();
-        if !is_early {
+        // The old version may have given the upgrade up meanwhile. Frozen as well, it does not do so any more.
+        signal(old, Signal::STOP);
+        let is_met = is_early && freezes(old) && proc::is_alive(new);
+        if !is_met {
+            signal(old, Signal::CONT);
             signal(new, Signal::CONT);
             let _ = upgrade.join();
             continue;

@@ -4,9 +4,9 @@ use crate::adapter::Adapter;
 use crate::address::{Place, Scheme};
 use crate::case::{Fault, Outcome, fail, inconclusive, pass};
 use crate::fate::{Fate, Tally};
-use crate::load::{Load, Mode};
+use crate::load::Mode;
 use crate::probe::Until;
-use crate::stage::{SOON, Stage};
+use crate::stage::{Arrivals, SOON, Stage};
 use std::time::{Duration, Instant};
 
 /// Upgrades one after the other.
@@ -76,11 +76,11 @@ fn is_running(adapter: &Adapter) -> bool {
 }
 
 /// Upgrades under a load, and what is said of it.
-fn under(stage: &mut Stage<'_>, load: &Load) -> Outcome {
-    let (seen, done) = stage.under_load(load, |stage| upgrades(stage, UPGRADES))?;
+fn under(stage: &mut Stage<'_>, load: &Arrivals) -> Outcome {
+    let (seen, done) = stage.under_arrivals(load, |stage| upgrades(stage, UPGRADES))?;
     // What runs already is not the tester's to kill: there the baseline alone is the proof.
     if !is_running(stage.adapter)
-        && let Some(blind) = stage.control(load)?
+        && let Some(blind) = stage.control_of_arrivals(load)?
     {
         return blind;
     }
@@ -108,15 +108,11 @@ pub(super) fn new_connections(stage: &mut Stage<'_>) -> Outcome {
     // What runs already may be far away, and the open loop speaks no TLS.
     if is_running(stage.adapter) || stage.fast().scheme == Scheme::Https {
         let load = stage.load(stage.fast(), Mode::NewConnection);
-        return under(stage, &load);
+        return under(stage, &Arrivals::Closed(load));
     }
     let rate = stage.bearable_rate(RATE, CLIENTS, BEARABLE)?;
     let load = stage.open_load(rate, AT_ONCE);
-    let (seen, done) = stage.under_open_load(&load, |stage| upgrades(stage, UPGRADES))?;
-    if let Some(blind) = stage.open_control(&load)? {
-        return blind;
-    }
-    judged(&seen, done)
+    under(stage, &Arrivals::Open(load))
 }
 
 pub(super) fn kept_connections(stage: &mut Stage<'_>) -> Outcome {
@@ -124,7 +120,7 @@ pub(super) fn kept_connections(stage: &mut Stage<'_>) -> Outcome {
     let (place, mode) = stage.posting();
     // Without a pause: the more requests are on their way, the surer a close meets one.
     let load = stage.load(place, mode).pause(Duration::ZERO);
-    under(stage, &load)
+    under(stage, &Arrivals::Closed(load))
 }
 
 pub(super) fn queued(stage: &mut Stage<'_>) -> Outcome {

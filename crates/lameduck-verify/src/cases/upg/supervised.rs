@@ -3,6 +3,7 @@
 use crate::adapter::Supervisor;
 use crate::case::{Fault, Outcome, fail, inconclusive, pass, skip};
 use crate::load::Mode;
+use crate::stage::scratch::Scratch;
 use crate::stage::{COMMAND_LIMIT, Launch, SOON, Stage, Stand, listening};
 use crate::target::{Signal, proc};
 use rustix::process::{Pid, kill_process};
@@ -15,19 +16,16 @@ struct Notify {
     socket: UnixDatagram,
     path: PathBuf,
     messages: Vec<String>,
+    _scratch: Scratch,
 }
 
 impl Notify {
-    fn bind(stage: &Stage<'_>) -> Result<Notify, Fault> {
-        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let _ = stage;
-        let name = format!("lameduck-notify-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&path);
+    fn bind() -> Result<Notify, Fault> {
+        let scratch = Scratch::new()?;
+        let path = scratch.path().join("notify");
         let socket = UnixDatagram::bind(&path)?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-        Ok(Notify { socket, path, messages: Vec::new() })
+        Ok(Notify { socket, path, messages: Vec::new(), _scratch: scratch })
     }
 
     /// Takes what comes until `is_it` holds for the messages, or `limit` has passed.
@@ -51,15 +49,9 @@ impl Notify {
     }
 }
 
-impl Drop for Notify {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 /// The server with a notify socket, ready; `None` if it says nothing.
 fn with_notify(stage: &mut Stage<'_>) -> Result<Option<Notify>, Fault> {
-    let mut notify = Notify::bind(stage)?;
+    let mut notify = Notify::bind()?;
     let variable = ("NOTIFY_SOCKET".to_owned(), notify.path.display().to_string());
     stage.start_as(Launch { env: vec![variable], ..Launch::default() })?;
     let is_ready = |messages: &[String]| messages.iter().any(|message| message == "READY=1");

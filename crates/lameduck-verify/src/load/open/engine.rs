@@ -1,5 +1,6 @@
 //! The thread of an open loop: one poller, many connections, and the time of the next request.
 
+use super::super::alarm::Alarm;
 use super::super::ledger::{Known, Ledger};
 use super::super::reach::fate_of;
 use super::super::requests::Requests;
@@ -40,6 +41,7 @@ enum Found {
 pub(super) struct Engine {
     load: Open,
     stopping: Arc<AtomicBool>,
+    alarm: Arc<Alarm>,
     poller: OwnedFd,
     requests: Requests,
     wires: Vec<Option<Wire>>,
@@ -61,7 +63,11 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Makes the connections.
-    pub(super) fn new(load: Open, stopping: Arc<AtomicBool>) -> io::Result<Engine> {
+    pub(super) fn new(
+        load: Open,
+        stopping: Arc<AtomicBool>,
+        alarm: Arc<Alarm>,
+    ) -> io::Result<Engine> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let lag = Histogram::new_with_bounds(1, LAG_MAX, 3).expect("constant bounds are valid");
         let now = Instant::now();
@@ -80,6 +86,7 @@ impl Engine {
             silence: Duration::ZERO,
             load,
             stopping,
+            alarm,
             poller,
         };
         if engine.load.mode != Mode::NewConnection {
@@ -120,7 +127,8 @@ impl Engine {
 
     pub(super) fn run(mut self) -> io::Result<Report> {
         let begun = Instant::now();
-        self.ledger = Ledger::new(begun, self.ledger.recording.take());
+        let recording = self.ledger.recording.take();
+        self.ledger = Ledger::new(begun, recording).ringing(Arc::clone(&self.alarm));
         self.ledger.connections.opened = self.idle.len() as u64;
         let mut schedule = Schedule::new(begun, self.load.rate, self.load.lasting);
         let mut events = Vec::with_capacity(EVENTS);

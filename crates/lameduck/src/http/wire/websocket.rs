@@ -3,15 +3,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-#[cfg(feature = "tungstenite029")]
-use std::sync::PoisonError;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Dropped, State, Wire};
-#[cfg(feature = "tungstenite029")]
-use crate::connection::Stream;
 use crate::http::farewell::Entered;
 use crate::http::websocket::{Place, WebSocket};
 use crate::websocket::{Care, Farewell};
@@ -109,19 +105,20 @@ impl Wire {
         self.lock().websocket = Some(websocket);
     }
 
-    /// The connection and what was read and not handed on; itself, while anybody else holds it.
-    #[cfg(feature = "tungstenite029")]
-    pub(crate) fn try_into_stream(self: Arc<Wire>) -> Result<(Stream, Vec<u8>), Arc<Wire>> {
-        let wire = Arc::try_unwrap(self)?;
-        let mut state = wire.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        state.held.drain(..state.handed);
-        Ok((state.stream, state.held))
-    }
-
     /// Whether nobody is to close this WebSocket but its handler, or there is none any more.
     pub(crate) fn is_closed_by_handler(&self) -> bool {
         let state = self.lock();
         state.websocket.as_ref().is_none_or(|websocket| websocket.care.is_by_handler())
+    }
+
+    /// Notes that the client has been told to go; whether that was the first time.
+    pub(crate) fn tell(&self) -> bool {
+        self.lock().websocket.as_ref().is_some_and(|websocket| websocket.care.tell())
+    }
+
+    /// Whether the client has been told to go.
+    pub(crate) fn is_told(&self) -> bool {
+        self.lock().websocket.as_ref().is_some_and(|websocket| websocket.care.is_told())
     }
 
     /// Sends a close frame; ready when one was sent, this or the handler's.

@@ -33,7 +33,7 @@ use crate::succeed::{self, Adopting, Begun, Succession};
 use crate::takeover::channel::{AsyncChannel, ControlSocket};
 use crate::takeover::successor::Successor;
 use crate::takeover::{Limits, TAKEOVER_LONGEST};
-use crate::upgrade::{Parts, Upgrades};
+use crate::upgrade::{Parts, Started, Upgrades};
 use crate::work::Registry;
 
 impl Builder {
@@ -52,6 +52,10 @@ impl Builder {
     }
 
     /// Starts the life: signals and deadline are armed when it returns, and nothing is accepted yet.
+    ///
+    /// A successor asks its predecessor for the service here, and blocks the thread meanwhile: 5 s at most until there is
+    /// room in the queue at its control socket, and then for the offer, [`OFFER_TIMEOUT`](crate::takeover::OFFER_TIMEOUT)
+    /// at most. Nothing else here waits.
     ///
     /// # Errors
     ///
@@ -81,6 +85,7 @@ impl Builder {
         let (view, view_seen) = watch::channel(View::begin());
         let (ended, report) = watch::channel(None);
         let (to_unwanted, unwanted) = watch::channel(0);
+        let started = Started::default();
         let parts = match &joined.place {
             Some(place) => Some(Parts {
                 runtime: runtime.clone(),
@@ -93,14 +98,12 @@ impl Builder {
                 own: joined.generation,
                 succession: succession.clone(),
                 before: self.before(),
+                started: started.clone(),
                 respawned: joined.respawned,
             }),
             None => None,
         };
-        let talk = channel.map(|channel| {
-            let (handover, registry) = (Arc::clone(&handover), Arc::clone(&registry));
-            (channel, Adopting { handover, registry, log: Arc::clone(&log) })
-        });
+        let talk = channel.map(|channel| (channel, Adopting::new(&handover, &registry, &log)));
         let make_hands = |sender: &Arc<control::Sender>| Hands {
             registry: Arc::clone(&registry),
             sign,
@@ -128,8 +131,7 @@ impl Builder {
             control: Arc::clone(&control),
         };
         drop(runtime.spawn(driver.run()));
-        let upgrades =
-            joined.place.map(|place| lifecycle::Upgrades { place, waiting: Arc::default() });
+        let upgrades = joined.place.map(|place| lifecycle::Upgrades::new(place, started));
         let settings = self.settings(joined.generation);
         let shared = Shared {
             settings,

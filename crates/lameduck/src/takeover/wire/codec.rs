@@ -11,8 +11,8 @@ use super::message::{
 use super::{
     HEADER, MAGIC, MAX_ADDED, MAX_ADDRESS, MAX_ARGUMENT, MAX_ARGUMENTS, MAX_DESCRIPTORS, MAX_FRAME,
     MAX_INHERITED, MAX_KINDS, MAX_LISTENERS, MAX_NAME, MAX_PROBE, MAX_PROGRAM, MAX_REPLY,
-    MAX_SESSION, MAX_SPILLED, MAX_STATE_SIZE, MAX_STATES, MAX_TEXT, MAX_UNREAD, MAX_VERB,
-    OPTIONAL_FRAME, PROTOCOLS, Received,
+    MAX_SERVERS, MAX_SESSION, MAX_SPILLED, MAX_STATE_SIZE, MAX_STATES, MAX_TEXT, MAX_UNREAD,
+    MAX_VERB, OPTIONAL_FRAME, PROTOCOLS, Received,
 };
 
 /// The longest extension a [`Status`] can ask for, in milliseconds; who grants it has a limit of its own.
@@ -347,6 +347,9 @@ impl Ready {
     const ADDED: Field = Field::required(3, "added address");
     const SESSION: Field = Field::optional(4, "session kind");
     const PROBE: Field = Field::optional(5, "probe path");
+    // Said although there is none: that is not the same as not being said.
+    const NAMES_SERVERS: Field = Field::optional(6, "names its servers");
+    const SERVER: Field = Field::optional(7, "server");
 
     fn write(&self, to: &mut Writer) -> Result<(), Error> {
         to.names(Self::USED, &self.used, MAX_LISTENERS, MAX_NAME)?;
@@ -354,7 +357,10 @@ impl Ready {
         to.names(Self::DROPPED, &self.dropped, left, MAX_NAME)?;
         to.names(Self::ADDED, &self.added, MAX_ADDED, MAX_ADDRESS)?;
         to.records(Self::SESSION, &self.sessions, MAX_KINDS, |to, kind| kind.write(to))?;
-        to.names(Self::PROBE, self.probe.as_slice(), 1, MAX_PROBE)
+        to.names(Self::PROBE, self.probe.as_slice(), 1, MAX_PROBE)?;
+        let Some(servers) = &self.servers else { return Ok(()) };
+        to.u8(Self::NAMES_SERVERS, 1);
+        to.names(Self::SERVER, servers, MAX_SERVERS, MAX_NAME)
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Ready, Error> {
@@ -366,6 +372,10 @@ impl Ready {
             added: from.names(Self::ADDED, MAX_ADDED, MAX_ADDRESS)?,
             sessions: from.records(Self::SESSION, MAX_KINDS, Readable::read)?,
             probe: from.names(Self::PROBE, 1, MAX_PROBE)?.pop(),
+            servers: {
+                let servers = from.names(Self::SERVER, MAX_SERVERS, MAX_NAME)?;
+                from.maybe_flag(Self::NAMES_SERVERS)?.then_some(servers)
+            },
         })
     }
 }

@@ -319,7 +319,8 @@ impl<'a> Reader<'a> {
 }
 
 /// Names end up in logs and on terminals, so they may not contain what moves a cursor or ends a line.
-fn is_name(text: &str) -> bool {
+/// Whether it can be a name: nothing that would break a line of a log.
+pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
 

@@ -246,6 +246,9 @@ pub struct Ready {
     pub sessions: Vec<Readable>,
     /// The path that has to be answered with 2xx before the commit. A predecessor of before this was told asks nothing.
     pub probe: Option<String>,
+    /// The servers that go on with connections of HTTP; those of others are not sent. A successor of before this was told
+    /// says nothing, and is sent all.
+    pub servers: Option<Vec<String>>,
 }
 
 /// A kind of session, and the versions of its state that can be read.
