@@ -54,7 +54,7 @@ mod tests {
 
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::accepting::{Accepting, Handler, Order};
+    use super::super::accepting::{Accepting, Close, Handler, Order};
     use super::super::{Listener, gate};
     use super::*;
     use crate::generation::Closing;
@@ -86,7 +86,9 @@ mod tests {
     fn the_gate_of_a_socket_that_accepts_nothing_any_more_closes_all_the_same() {
         ends(async {
             let (mut listener, errors) = (shut_down().await, AcceptErrors::default());
-            gate::close(&mut listener, &errors, |_, _| panic!("nobody can have come")).await;
+            let registry = Registry::new();
+            let terms = gate::Terms { errors: &errors, registry: &registry, cut_at: None };
+            gate::close(&mut listener, terms, |_, _| panic!("nobody can have come")).await;
             assert!(errors.count() > 0);
         });
     }
@@ -111,7 +113,8 @@ mod tests {
             tokio::time::sleep(100 * BACK_OFF_MOST).await;
             assert!((1..=110).contains(&errors.count()), "{} tries", errors.count());
             let (ack, closed) = oneshot::channel();
-            orders.send(Order::Close { closing: Closing::Sole, ack }).unwrap();
+            let close = Close { closing: Closing::Sole, cut_at: None, ack };
+            orders.send(Order::Close(close)).unwrap();
             closed.await.unwrap();
             running.await.unwrap();
         });
