@@ -260,6 +260,7 @@ impl Moving {
     ///
     /// That a successor has taken over is told a moment before the way to it is open: who is woken by the former and looks
     /// for the latter may come too early.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has WebSockets"))]
     pub(crate) async fn with_successor(&self, kind: &str, version: u32) -> bool {
         let mut takes = self.takes.clone();
         let reads = takes.wait_for(|takes| takes.kinds.is_some()).await;
