@@ -10,9 +10,13 @@ use anyhow::{Context, Result, bail};
 const MORE_PROGRAM_DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// The top of the workspace: the tasks run there wherever they were called from.
+///
+/// Asked of the cargo that runs this task: with a build directory that several clones share, the program may have been built
+/// for another of them.
 pub fn root() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package).to_path_buf()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().unwrap_or(&package).to_path_buf()
 }
 
 /// A command that runs at the top of the workspace.

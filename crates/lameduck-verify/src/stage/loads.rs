@@ -42,11 +42,10 @@ pub enum Arrivals {
 }
 
 impl Stage<'_> {
-    /// Runs `act` under new connections; see [`under_load`](Stage::under_load) and
-    /// [`under_open_load`](Stage::under_open_load).
+    /// Runs `act` under new connections; see [`under_load`](Stage::under_load).
     ///
     /// # Errors
-    /// As they.
+    /// As there.
     pub fn under_arrivals<T>(
         &mut self,
         load: &Arrivals,
