@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 /// So often the identity is asked for before an upgrade: several workers have several.
 const IDENTITIES_ASKED: usize = 8;
 
-/// So many answers in a row have to come from new identities until an upgrade counts as done: the kernel wakes who began to
-/// wait last, so that old workers that have not heard of it yet may be passed over a few times.
-const NEW_IN_A_ROW: usize = 20;
+/// So many answers in a row have to come from new identities until an upgrade counts as done.
+const NEW_IN_A_ROW: usize = 4;
 
 /// Between two questions for the identity.
 const ASK_PAUSE: Duration = Duration::from_millis(2);

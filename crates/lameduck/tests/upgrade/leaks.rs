@@ -24,17 +24,30 @@ fn many_upgrades_leave_no_more_than_one() {
     }
     assert_eq!(who(&kept.get("/")), (2 + upgrades, last));
     service.wait_processes(&[last]);
+    // Fewer are fine: one that was on its way to being closed may have been counted before.
     let now = || look(&service, last);
-    wait(|| now() == after_one, || format!("{:?}, was {after_one:?}", now()));
+    let no_more = |now: Look| {
+        now.descriptors <= after_one.descriptors
+            && now.threads <= after_one.threads
+            && now.names <= after_one.names
+    };
+    wait(|| no_more(now()), || format!("{:?}, was {after_one:?}", now()));
     let memory = resident_kib(last).unwrap();
     assert!(memory <= memory_after_one + MEMORY_SLACK, "{memory} KiB, was {memory_after_one}");
     service.stop();
 }
 
-/// Descriptors and threads of a process, and names in the directory of control sockets.
-fn look(service: &Service, pid: u32) -> (usize, usize, usize) {
+/// What a process has open, its threads, and what is in the directory of control sockets.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    descriptors: usize,
+    threads: usize,
+    names: usize,
+}
+
+fn look(service: &Service, pid: u32) -> Look {
     let names = std::fs::read_dir(service.file("run")).unwrap().count();
-    (descriptors(pid).len(), threads(pid).len(), names)
+    Look { descriptors: descriptors(pid).len(), threads: threads(pid).len(), names }
 }
 
 /// F30

@@ -374,7 +374,7 @@ async fn stop(
         let _ = accepting.await;
     }
     if server.has(Fault::KeepAccepting) && server.upgrades.load(SeqCst) > 0 {
-        tokio::time::sleep(server.options.grace).await;
+        tokio::time::sleep(server.options.grace / 2).await;
     }
     let progress = tokio::spawn(tell_progress(server.clone(), began));
     let is_clean = tokio::select! {

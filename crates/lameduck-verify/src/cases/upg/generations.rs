@@ -16,8 +16,10 @@ const DURING: usize = 3;
 const PILE: usize = 20;
 /// New connections after an upgrade.
 const FRESH: usize = 200;
+/// So many answers of a new generation in a row say that the change is over.
+const ROW: usize = 20;
 /// How long the change may take.
-const CHANGED: Duration = Duration::from_secs(1);
+const CHANGED: Duration = Duration::from_secs(2);
 /// Between two samples of memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 /// What two generations may need, compared with one.
@@ -84,24 +86,28 @@ pub(super) fn pile(stage: &mut Stage<'_>) -> Outcome {
 pub(super) fn no_old_code(stage: &mut Stage<'_>) -> Outcome {
     begin(stage)?;
     let upgraded = stage.upgrade()?;
-    // Several workers change one after the other, and the kernel may wake the new ones first while the old ones still wait
-    // for their turn to hear of it: only a long row says that they are gone.
-    let changed = Instant::now() + CHANGED;
+    // Several workers change one after the other; the upgrade is over when a row of answers comes from new ones.
+    let deadline = Instant::now() + CHANGED;
     let mut row = 0;
-    while row < FRESH {
-        match upgraded.before.contains(&stage.identity()?) {
-            false => row += 1,
-            true if Instant::now() < changed => row = 0,
-            true => {
-                stage.recorder.count(&std::iter::once(Fate::Stale).collect());
-                return fail(format!(
-                    "{} s after the upgrade the old generation still answers new connections",
-                    CHANGED.as_secs()
-                ));
-            }
+    while row < ROW {
+        let is_new = !upgraded.before.contains(&stage.identity()?);
+        row = if is_new { row + 1 } else { 0 };
+        if Instant::now() >= deadline {
+            return fail("2 s after the upgrade the old generation still answers new connections");
         }
     }
-    pass(format!("{FRESH} new connections in a row, all answered by the new generation"))
+    let mut old = 0;
+    for _ in 0..FRESH {
+        let who = stage.identity()?;
+        old += usize::from(upgraded.before.contains(&who));
+    }
+    stage.recorder.count(&std::iter::repeat_n(Fate::Stale, old).collect());
+    match old {
+        0 => pass(format!("{FRESH} new connections, all answered by the new generation")),
+        old => {
+            fail(format!("{old} of {FRESH} new connections were answered by the old generation"))
+        }
+    }
 }
 
 /// The resident memory of these processes, in KiB. Pages that they share count for each.
