@@ -97,18 +97,9 @@ pub(crate) fn set_syns(socket: BorrowedFd<'_>, syns: Syns) -> io::Result<()> {
         return set_int(socket, SOL_SOCKET, SO_DETACH_FILTER, 0);
     }
     let program = Program { length: STEPS.len() as u16, steps: STEPS.as_ptr() };
-    // SAFETY: `program` lives across the call and its true size is passed; it leads to as many steps as it says, which live
-    // for ever; the descriptor is borrowed, so it is open; the kernel only reads, and copies what it keeps.
-    let result = unsafe {
-        setsockopt(
-            socket.as_raw_fd(),
-            SOL_SOCKET,
-            SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of::<Program>() as u32,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // SAFETY: it is what this option takes; it leads to as many steps as it says, which live for ever, and the kernel copies
+    // what it keeps.
+    unsafe { set(socket, SOL_SOCKET, SO_ATTACH_FILTER, &program) }
 }
 
 /// Not to be had here.
@@ -153,16 +144,22 @@ pub(crate) fn set_min_ttl_v6(socket: BorrowedFd<'_>, min: MinTtl) -> io::Result<
 
 #[cfg(target_os = "linux")]
 fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
-    // SAFETY: `value` is an i32 that lives across the call and its true size is passed; the descriptor is
-    // borrowed, so it is open; the kernel only reads the value.
+    // SAFETY: an option that takes an int; nothing is behind it.
+    unsafe { set(socket, level, name, &value) }
+}
+
+/// Sets a socket option.
+///
+/// # Safety
+///
+/// `value` is what the option takes, and so is all that it leads to.
+#[cfg(target_os = "linux")]
+unsafe fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: `value` lives across the call and its true size is passed; the descriptor is borrowed, so it is open; the kernel
+    // only reads, and what it reads is the caller's promise.
     let result = unsafe {
-        setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<i32>() as u32,
-        )
+        let value = std::ptr::from_ref(value).cast();
+        setsockopt(socket.as_raw_fd(), level, name, value, size_of::<T>() as u32)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

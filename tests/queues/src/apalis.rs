@@ -14,19 +14,18 @@ mod drained;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use apalis::prelude::BackendExt;
 use apalis::prelude::{IntervalStrategy, PollWith};
 use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
 use lameduck::jobs::GIVE_BACK;
-use lameduck::{Asked, Drain, Error, Lifecycle};
+use lameduck::{Drain, Error, Lifecycle};
 use sqlx::{PgPool, SqlitePool};
 
 pub use drained::{Drained, Fetches};
 
-use crate::{Claims, LOOK_EVERY, MISSED, SIGN_OF_LIFE};
+use crate::{Claims, LOOK_EVERY, MISSED, SIGN_OF_LIFE, runs_again};
 
 /// The name of the queue here.
 pub const QUEUE: &str = "jobs";
@@ -78,9 +77,6 @@ pub enum Storage {
 
 /// What `apalis` writes to a job that it fetched, did not begin, and charges for that.
 const CHARGED: &str = "%Re-enqueued due to worker shutdown%";
-
-/// How long a worker that ended by itself, since its database is gone perhaps, waits before it runs again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 impl Storage {
     /// Waits until no write to the jobs is on its way, 300 ms at most.
@@ -191,13 +187,8 @@ where
                 Ok(given) => log.line("apalis", &format!("gave back {given} jobs")),
                 Err(error) => log.line("apalis", &format!("cannot give back jobs: {error}")),
             }
-            if drain.asked() == Asked::Serve {
-                let stops = drain.asked_for(|asked| asked != Asked::Serve);
-                let _ = tokio::time::timeout(AGAIN, stops).await;
-            }
-            tokio::select! {
-                () = drain.started() => return,
-                _ = drain.asked_for(|asked| asked == Asked::Serve) => {}
+            if !runs_again(&drain).await {
+                return;
             }
             name.next();
         }

@@ -13,7 +13,7 @@ use lameduck::jobs::GIVE_BACK;
 use lameduck::{Asked, Drain, Error, Lifecycle};
 use sqlx::{Connection, PgConnection};
 
-use crate::{CONCURRENCY, Claims, LOOK_EVERY, MISSED, SIGN_OF_LIFE};
+use crate::{CONCURRENCY, Claims, LOOK_EVERY, MISSED, SIGN_OF_LIFE, runs_again};
 
 /// The name of the one task here.
 pub const TASK: &str = "job";
@@ -35,9 +35,6 @@ pub fn options(url: &str, claims: Claims) -> WorkerOptions {
 
 /// The worker's own grace period, which no job outlives.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// How long a worker that ended by itself, since its database is gone perhaps, waits before it runs again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is said of a job that was given back.
 const INTERRUPTED: &str = "given back at a stop";
@@ -90,13 +87,8 @@ pub fn work(
                 Ok(given) => log.line("graphile", &format!("gave back {given} jobs")),
                 Err(error) => log.line("graphile", &format!("the worker ended: {error}")),
             }
-            if drain.asked() == Asked::Serve {
-                let stops = drain.asked_for(|asked| asked != Asked::Serve);
-                let _ = tokio::time::timeout(AGAIN, stops).await;
-            }
-            tokio::select! {
-                () = drain.started() => return,
-                _ = drain.asked_for(|asked| asked == Asked::Serve) => {}
+            if !runs_again(&drain).await {
+                return;
             }
         }
     });

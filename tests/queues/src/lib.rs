@@ -14,6 +14,8 @@ pub mod nats;
 
 use std::time::Duration;
 
+use lameduck::{Asked, Drain};
+
 /// How long a stop of the worker processes may take: their longest jobs do not fit into it.
 pub const GRACE: Duration = Duration::from_secs(2);
 /// How many jobs they have in hand at once.
@@ -34,3 +36,19 @@ pub enum Claims {
 pub const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// After how many signs that did not come claims expire.
 pub const MISSED: u32 = 4;
+
+/// How long a worker that ended by itself, since its database is gone perhaps, waits before it runs again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether a worker whose run is over runs once more: as soon as the service serves, which it may do again after a successor
+/// was lost in its probation. Not after a stop has begun.
+pub(crate) async fn runs_again(drain: &Drain) -> bool {
+    if drain.asked() == Asked::Serve {
+        let stops = drain.asked_for(|asked| asked != Asked::Serve);
+        let _ = tokio::time::timeout(AGAIN, stops).await;
+    }
+    tokio::select! {
+        () = drain.started() => false,
+        _ = drain.asked_for(|asked| asked == Asked::Serve) => true,
+    }
+}

@@ -16,6 +16,8 @@ use lameduck::work::WorkKind;
 use lameduck::{Builder, Lifecycle, Report};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::JoinHandle;
 
 use crate::clients::{BOUND, End, connect, end, round_trip, router};
 use crate::moves::{Directory, masked};
@@ -73,17 +75,24 @@ async fn a_flood_of_pings_that_goes_on_behind_the_close_frame_does_not_hold_the_
     pongs.await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_whose_fragments_never_end_does_not_hold_the_stop() {
-    let (life, address) = serve(router()).await;
-    let (mut read, mut write) = raw(address).await.into_split();
+/// A client in the middle of a message whose fragments never end: what it reads, and its writing, which ends with the
+/// connection.
+async fn tells_without_an_end(address: SocketAddr) -> (OwnedReadHalf, JoinHandle<()>) {
+    let (read, mut write) = raw(address).await.into_split();
     write.write_all(&masked(0x01, b"once ")).await.unwrap();
     let fragment = masked(0x00, b"upon a time ");
-    let flood = tokio::spawn(async move {
+    let writing = tokio::spawn(async move {
         while write.write_all(&fragment).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
+    (read, writing)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_fragments_never_end_does_not_hold_the_stop() {
+    let (life, address) = serve(router()).await;
+    let (mut read, flood) = tells_without_an_end(address).await;
     stops_without_a_cut(life, address).await;
     // The close frame came between its fragments.
     let mut all = Vec::new();
@@ -212,14 +221,7 @@ async fn a_slow_reader_of_endless_large_frames_holds_an_old_version_no_longer_th
 async fn upgraded_beside_a_message_without_an_end(grace: Duration) -> Report {
     let directory = Directory::new();
     let (old, address) = serve_with(upgradable(&directory, grace), router()).await;
-    let (mut read, mut write) = raw(address).await.into_split();
-    write.write_all(&masked(0x01, b"once ")).await.unwrap();
-    let fragment = masked(0x00, b"upon a time ");
-    let writing = tokio::spawn(async move {
-        while write.write_all(&fragment).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
+    let (mut read, writing) = tells_without_an_end(address).await;
     let (new, _) = serve_with(upgradable(&directory, grace).take_over(), router()).await;
     let exit = tokio::time::timeout(2 * BOUND, old.ended()).await.expect("it ends");
     let mut all = Vec::new();
