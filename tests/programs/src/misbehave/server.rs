@@ -374,7 +374,7 @@ async fn stop(
         let _ = accepting.await;
     }
     if server.has(Fault::KeepAccepting) && server.upgrades.load(SeqCst) > 0 {
-        tokio::time::sleep(server.options.grace / 2).await;
+        tokio::time::sleep(server.options.grace).await;
     }
     let progress = tokio::spawn(tell_progress(server.clone(), began));
     let is_clean = tokio::select! {
@@ -439,6 +439,10 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         if server.has(Fault::DropQueue) {
             // A server that is quick enough has no queue to drop.
             tokio::time::sleep(SLOW_ACCEPT).await;
+        }
+        if server.has(Fault::KeepAccepting) && server.options.predecessor.is_some() {
+            // The kernel wakes who began to wait last: without a pause here the predecessor would be passed over.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
         tokio::select! {
             biased;
