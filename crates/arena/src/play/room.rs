@@ -253,7 +253,8 @@ impl Room {
             life.readiness().ready().await;
             tokio::select! {
                 _ = timeout(ROOM_ARRIVES, self.ready()) => {}
-                _ = drain.asked_for(stops) => return,
+                // Members who wait for the room read nothing, and would hold the stop up.
+                _ = drain.asked_for(stops) => {}
             }
             if self.latest.borrow().is_none() {
                 self.becomes_home();

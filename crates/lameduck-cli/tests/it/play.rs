@@ -387,7 +387,8 @@ async fn members_whose_message_never_ends_cost_no_memory_and_hold_nothing() {
     }
     let _flooding = floods();
     tokio::task::block_in_place(|| {
-        assert_eq!(service.operate("stop", &[]).code, Some(0));
+        let ended = service.operate("stop", &[]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
         service.leaves_no_process();
     });
 }
