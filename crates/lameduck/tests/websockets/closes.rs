@@ -83,9 +83,12 @@ async fn a_thousand_websockets_get_their_close_frames() {
     for _ in 0..CLIENTS {
         let mut client = connect(address, "/echo").await;
         round_trip(&mut client, "hello").await;
-        clients.push(tokio::spawn(async move { end(&mut client).await }));
+        clients.push(client);
     }
     assert_eq!(life.snapshot().live.websockets, CLIENTS);
+    // Their patience begins when all are there.
+    let ending = |mut client| tokio::spawn(async move { end(&mut client).await });
+    let clients: Vec<_> = clients.into_iter().map(ending).collect();
     life.stop();
     let mut times = Vec::new();
     for client in clients {

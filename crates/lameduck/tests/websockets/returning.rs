@@ -16,24 +16,29 @@ use crate::moves::Directory;
 async fn a_thousand_clients_that_come_back_at_once_all_find_the_new_version() {
     const CLIENTS: usize = 1_000;
     let directory = Directory::new();
-    let (old, address) = serve_with(upgradable(&directory, BOUND), router()).await;
+    let (old, address) = serve_with(upgradable(&directory, 4 * BOUND), router()).await;
     let all_are_back = Arc::new(Barrier::new(CLIENTS + 1));
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = connect(address, "/echo").await;
         round_trip(&mut client, "hello").await;
+        clients.push(client);
+    }
+    // Their patience begins when all are there.
+    let returning = clients.into_iter().map(|mut client| {
         let all_are_back = Arc::clone(&all_are_back);
-        clients.push(tokio::spawn(async move {
+        tokio::spawn(async move {
             let (_, told, _) = end(&mut client).await;
             assert_eq!(told, End::Closed(1012, "a new version serves".to_owned()));
             let mut client = connect(address, "/echo").await;
             round_trip(&mut client, "here again").await;
             all_are_back.wait().await;
             end(&mut client).await.1
-        }));
-    }
+        })
+    });
+    let clients: Vec<_> = returning.collect();
     let (new, _) = serve_with(upgradable(&directory, BOUND).take_over(), router()).await;
-    tokio::time::timeout(BOUND, all_are_back.wait()).await.expect("all come back");
+    tokio::time::timeout(4 * BOUND, all_are_back.wait()).await.expect("all come back");
     let exit = tokio::time::timeout(BOUND, old.ended()).await.expect("it ends");
     let report = exit.report();
     assert_eq!((report.outcome, report.cut.websockets), (Outcome::Finished, 0), "{report}");
