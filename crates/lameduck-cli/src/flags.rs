@@ -1,5 +1,7 @@
 //! The command line, and the same by environment variables.
 
+mod codes;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +11,6 @@ use arena::{Config, Grace, Takeover, TlsFiles};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use lameduck::LogFormat;
-use lameduck::exit::{DEADLINE, FAILED, OK, USAGE};
 use lameduck::signals::Signals;
 
 use crate::complaint::{BadValue, Complaint};
@@ -27,32 +28,6 @@ const JOBS_LIMIT: usize = 1_000;
 /// More repetitions of a case than this are a typing mistake.
 const REPEATS_LIMIT: usize = 10_000;
 
-/// The codes of a service's end; `stop` ends with the one of the service it stopped. `failed` says what else 1 means.
-fn codes_of_an_end(failed: &str) -> String {
-    let failed = format!("{failed}, or something failed on the way out");
-    codes(&[
-        (OK.to_string(), "everything finished"),
-        (FAILED.to_string(), failed.as_str()),
-        (USAGE.to_string(), "the command line cannot be used"),
-        (DEADLINE.to_string(), "the deadline, or a closing budget, cut what the report names"),
-        ("128+n".to_owned(), "ended at once by signal n"),
-    ])
-}
-
-/// The codes of a command that asks a running service.
-fn codes_of_asking(done: &str, not_done: &str) -> String {
-    codes(&[
-        (OK.to_string(), done),
-        (FAILED.to_string(), not_done),
-        (USAGE.to_string(), "the command line cannot be used"),
-    ])
-}
-
-fn codes(table: &[(String, &str)]) -> String {
-    let lines = table.iter().map(|(code, meaning)| format!("  {code:<8} {meaning}"));
-    format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
-}
-
 /// What `serve --help` tells after the flags; signals and codes come from the library that acts on them.
 fn after_serve() -> String {
     format!(
@@ -61,7 +36,7 @@ fn after_serve() -> String {
          @PATH stands for the words in that file, one a line; an upgrade reads it again.\n\n\
          Signals:\n{}\n{}",
         Signals::default(),
-        codes_of_an_end("it could not start or run")
+        codes::of_an_end("it could not start or run")
     )
 }
 
@@ -98,7 +73,7 @@ pub struct Control {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = codes_of_asking(
+#[command(after_help = codes::of_asking(
     "the new generation accepts; its number and process are on standard output",
     "nothing has changed; the reason and the new process's last lines are on standard error",
 ))]
@@ -112,7 +87,7 @@ pub struct Upgrade {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = codes_of_asking(
+#[command(after_help = codes::of_asking(
     "the previous generation serves again",
     "nothing has changed: there is no way back, or nobody answered",
 ))]
@@ -122,7 +97,7 @@ pub struct Rollback {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = codes_of_an_end("nobody answered"))]
+#[command(after_help = codes::of_an_end("nobody answered"))]
 pub struct Stop {
     #[command(flatten)]
     pub control: Control,
@@ -133,7 +108,7 @@ pub struct Stop {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = codes_of_asking("the service answered", "nobody answered, or no more"))]
+#[command(after_help = codes::of_asking("the service answered", "nobody answered, or no more"))]
 pub struct Status {
     #[command(flatten)]
     pub control: Control,
@@ -221,7 +196,7 @@ pub struct Verify {
 
 /// What `verify --help` tells after the flags.
 fn after_verify() -> String {
-    codes(&[
+    codes::table(&[
         ("0".to_owned(), "no MUST failed, and every case was judged"),
         ("1".to_owned(), "a MUST was not met (with --strict: or a SHOULD)"),
         ("2".to_owned(), "nothing was tested: usage, the adapter, or the target cannot be started"),

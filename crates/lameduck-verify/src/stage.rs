@@ -45,6 +45,9 @@ pub const SOON: Duration = Duration::from_secs(5);
 /// Between two looks at what the kernel has no way to wait for.
 const POLL_PAUSE: Duration = Duration::from_millis(1);
 
+/// Connections that are being worked on, and how long the whole takes.
+type InFlight = Result<(Wires, Duration), Fault>;
+
 /// One run of one case.
 #[derive(Debug)]
 pub struct Stage<'a> {
@@ -353,13 +356,23 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// When the answer came sooner.
-    pub fn in_flight(&self, count: usize) -> Result<(Wires, Duration), Fault> {
-        let place = self.path("slow")?;
+    pub fn in_flight(&self, count: usize) -> InFlight {
         let takes = self.adapter.paths.slow_takes.map_or(SOON, |span| *span);
-        let mut wires = self.requests("in flight", &place, count)?;
+        self.in_flight_at(&self.path("slow")?, count, takes)
+    }
+
+    /// As [`in_flight`](Stage::in_flight), with requests that take so long where the target lets that be chosen.
+    pub fn in_flight_for(&self, count: usize, long: Duration) -> InFlight {
+        let Some(path) = self.adapter.paths.get("slow_for") else { return self.in_flight(count) };
+        let path = path.replace("{ms}", &long.as_millis().to_string());
+        self.in_flight_at(&self.at(&path), count, long)
+    }
+
+    fn in_flight_at(&self, place: &Place, count: usize, takes: Duration) -> InFlight {
+        let mut wires = self.requests("in flight", place, count)?;
         wires.watch(Until::Answered, takes / 5)?;
         if wires.iter().any(|wire| wire.received_bytes() > 0 || wire.end() != End::Open) {
-            return Err(Fault(format!("{place} was answered sooner than slow_takes says")));
+            return Err(Fault(format!("{place} was answered sooner than it should take")));
         }
         Ok((wires, takes))
     }

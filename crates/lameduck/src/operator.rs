@@ -301,8 +301,9 @@ impl Operator {
     /// How much is live.
     fn live(&self) -> usize {
         (self.snapshot)().map_or(0, |snapshot| {
-            // A WebSocket is one of the connections.
-            let Counts { requests, connections, tasks, blocking, websockets: _ } = snapshot.live;
+            // A WebSocket is one of the connections, a stream one of the requests.
+            let Counts { requests, connections, tasks, blocking, websockets: _, streams: _ } =
+                snapshot.live;
             requests + connections + tasks + blocking
         })
     }

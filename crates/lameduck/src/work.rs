@@ -90,6 +90,8 @@ pub(crate) struct Registry {
     panics: Mutex<Vec<String>>,
     /// What has left the table since the start.
     left: Left,
+    /// Streams under way, which come and go with the bodies of answers.
+    pub(crate) streams: Arc<AtomicUsize>,
     /// What became of connections besides.
     pub(crate) counters: Counters,
     listener: OnceLock<Listener>,
@@ -129,6 +131,7 @@ impl Registry {
             items: Mutex::default(),
             panics: Mutex::default(),
             left: Left::default(),
+            streams: Arc::default(),
             counters: Counters::default(),
             listener: OnceLock::new(),
         })
@@ -295,12 +298,13 @@ impl Registry {
         lock(&self.panics).clone()
     }
 
-    /// What has left the table since the start; requests are counted by [`served`](Registry::served).
+    /// What has left the table since the start; requests, streams among them, are counted by [`served`](Registry::served).
     pub(crate) fn left(&self) -> Counts {
         Counts {
             requests: 0,
             connections: self.left.connections.load(Ordering::Relaxed),
             websockets: self.left.websockets.load(Ordering::Relaxed),
+            streams: 0,
             tasks: self.left.tasks.load(Ordering::Relaxed),
             blocking: self.left.blocking.load(Ordering::Relaxed),
         }
@@ -324,7 +328,8 @@ impl Registry {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
+        let streams = self.streams.load(Ordering::Relaxed);
+        let mut counts = Counts { streams, ..Counts::default() };
         for shard in &self.connections {
             for connection in lock(shard).values().filter(|c| c.holds_drain()) {
                 connection.count_into(&mut counts);

@@ -6,7 +6,8 @@
 //!    it. So the effect is there once, also when a worker is killed or loses its claim in the middle.
 //! 2. A claim ends by itself [`CLAIM`] after its last sign of life. Whoever takes the job then charges its dead worker an
 //!    attempt, and after [`ATTEMPTS`] of them the job has failed.
-//! 3. A graceful stop charges nothing: the claim is given back, and any other worker finds it within [`LOOK_EVERY`].
+//! 3. A graceful stop charges nothing: the claim is given back, and any other worker with a free hand finds it within
+//!    [`LOOK_EVERY`]; PostgreSQL tells it at once.
 //! 4. A generation works on what it has claimed and claims nothing more once a successor accepts.
 //!
 //! The worker is the library's ([`lameduck::jobs`]); here is the queue.
@@ -14,7 +15,7 @@
 pub(crate) mod http;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use lameduck::jobs::{JobEnd, KEEP_EVERY, Queue};
@@ -28,8 +29,8 @@ use crate::store::{Backend, Store, StoreError};
 /// How long a claim lasts without a sign of life from its worker.
 pub const CLAIM: Duration = KEEP_EVERY.saturating_mul(5);
 /// How often a worker with nothing to do looks for jobs that other processes wrote or gave back. SQLite tells nobody, so
-/// there is nothing to wait for.
-pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// there is nothing to wait for; PostgreSQL rings a bell for what is given back, and is looked at for the rest.
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After this many attempts a job has failed.
 pub const ATTEMPTS: i64 = 5;
 /// The longest job.
@@ -110,8 +111,10 @@ impl JobStates {
 #[derive(Debug, Clone)]
 pub struct JobQueue {
     store: Store,
-    /// Rung by this process's own posts.
+    /// Rung by this process's own posts, and by the database if it can.
     posted: Arc<Notify>,
+    /// Whether the database was asked to; only a worker that waits asks.
+    listens: Arc<Once>,
     /// The name in claims and effects.
     worker: Arc<str>,
 }
@@ -131,7 +134,7 @@ impl JobQueue {
     #[must_use]
     pub fn new(store: Store, generation: u32) -> Self {
         let worker = format!("generation {generation}, pid {}", std::process::id()).into();
-        Self { store, posted: Arc::default(), worker }
+        Self { store, posted: Arc::default(), listens: Arc::new(Once::new()), worker }
     }
 
     /// Stores a job and returns its number; it is committed then.
@@ -170,6 +173,9 @@ impl Queue for JobQueue {
     }
 
     async fn arrival(&self) {
+        if let Backend::Postgres(postgres) = self.store.backend() {
+            self.listens.call_once(|| postgres.ring_for_jobs(Arc::downgrade(&self.posted)));
+        }
         loop {
             if timeout(LOOK_EVERY, self.posted.notified()).await.is_ok() {
                 return;

@@ -1,13 +1,17 @@
 //! A PostgreSQL database by URL: one pool, one statement for each order.
 
+mod bell;
 mod jobs;
 
 use std::future::Future;
+use std::sync::Weak;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor};
+use tokio::sync::Notify;
 
+use self::bell::Bell;
 use super::{StoreError, migrator, reason};
 use crate::Error;
 use crate::orders::{Order, Placed};
@@ -37,6 +41,7 @@ const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
 #[derive(Debug, Clone)]
 pub(crate) struct Postgres {
     pool: PgPool,
+    bell: Bell,
     /// The URL without its password, for messages.
     name: String,
 }
@@ -49,6 +54,7 @@ impl Postgres {
         first
             .unwrap_or_else(|_| Err(Refusal::Silent))
             .map_err(|refusal| refusal.explain(&name, &options))?;
+        let bell = Bell::new(options.clone());
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -56,7 +62,7 @@ impl Postgres {
                 Box::pin(async { connection.execute(DURABLE).await.map(drop) })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool, name })
+        Ok(Self { pool, bell, name })
     }
 
     pub(super) async fn look(options: &PgConnectOptions, name: String) -> Result<(), Error> {
@@ -140,7 +146,13 @@ impl Postgres {
         &self.name
     }
 
+    /// Rings `waiting` when jobs are given back, by any worker on this database, until it is closed.
+    pub(crate) fn ring_for_jobs(&self, waiting: Weak<Notify>) {
+        drop(tokio::spawn(self.bell.clone().listen(waiting)));
+    }
+
     pub(super) async fn close(&self) -> Result<(), StoreError> {
+        self.bell.close().await;
         self.pool.close().await;
         match self.pool.size() {
             0 => Ok(()),

@@ -11,7 +11,7 @@ use rustix::process::{Pid, kill_process};
 
 use serde_json::Value;
 
-use crate::service::{ADMIN, LIMIT, Service, WITH_ADMIN, is_root, new_directory};
+use crate::service::{ADMIN, LIMIT, Service, WITH_ADMIN, new_directory};
 
 fn start(flags: &[&str]) -> Service {
     Service::start(&[&WITH_ADMIN[..], flags].concat())
@@ -153,7 +153,7 @@ fn the_report_counts_no_probes() {
 /// root may make such a namespace; as anybody else there is nothing to look at.
 #[test]
 fn process_1_of_a_container_drains_when_told() {
-    if !is_root() {
+    if !prerequisites::is_root() {
         return;
     }
     let directory = new_directory();

@@ -11,7 +11,7 @@ use lameduck_verify::probe::{Until, Wire, watch};
 use lameduck_verify::target::{Ready, Signal, Target};
 use serde_json::Value;
 
-use crate::service::{LIMIT, Service, User, WITH_ADMIN, let_pass, new_directory};
+use crate::service::{ADMIN, LIMIT, Service, User, WITH_ADMIN, get, let_pass, new_directory};
 use crate::upgrade::WITH_CONTROL;
 
 /// Event streams at a stop.
@@ -151,8 +151,14 @@ fn a_thousand_event_streams_and_a_thousand_websockets_end_in_order_at_one_stop()
         sockets.push(socket);
     }
     service.wait_status(|status| {
-        status["live"]["websockets"] == MANY && status["live"]["requests"] == MANY
+        let live = &status["live"];
+        live["websockets"] == MANY && live["requests"] == MANY && live["streams"] == MANY
     });
+    let place = format!("unix:{}:/metrics", service.path(ADMIN).display()).parse().unwrap();
+    let (_, metrics) = get(&place);
+    for open in ["websockets", "streams"] {
+        assert!(metrics.contains(&format!("\nlameduck_{open} {MANY}\n")), "{metrics}");
+    }
     let mut all = streams;
     all.append(&mut sockets);
     service.signal(Signal::TERM);

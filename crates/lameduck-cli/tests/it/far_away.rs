@@ -8,7 +8,7 @@ use lameduck::listener::HANDSHAKE_LONGEST;
 use lameduck_verify::target::{Ready, Signal, Target};
 use tempfile::TempDir;
 
-use crate::service::{LIMIT, Service, is_root, new_directory};
+use crate::service::{LIMIT, Service, new_directory};
 use crate::upgrade::{BINARY, WITH_CONTROL};
 
 const CLIENT: &str = include_str!("far_away/client.py");
@@ -43,13 +43,10 @@ const BOTH: Ends = Ends { listen: "[::]:8080", client: "198.18.0.2", server: "19
 /// Whether a network of one's own is to be had: for root, with `/dev/net/tun`, where the sandbox lets it.
 fn has_networks() -> bool {
     let unshare = || Command::new("unshare").args(["--net", "true"]).status();
-    let has = is_root()
+    let there = rustix::process::geteuid().is_root()
         && std::fs::File::open("/dev/net/tun").is_ok()
         && unshare().is_ok_and(|status| status.success());
-    if !has {
-        eprintln!("skipped: a network of one's own needs root, unshare(1) and /dev/net/tun");
-    }
-    has
+    prerequisites::has("a network of its own (root, unshare(1) and /dev/net/tun)", there)
 }
 
 /// `lameduck serve` with these words more in a network of its own, and on a Unix socket at which it is asked whether it

@@ -18,10 +18,14 @@ use sqlx::{Connection, Row};
 use crate::service::{LIMIT, Service, User, let_pass, new_directory, stops};
 use crate::upgrade::{WITH_CONTROL, alive_in_group};
 
-/// A grace period that the longest jobs do not fit into.
-const GRACE: &str = "800ms";
+/// A grace period that the longest jobs do not fit into, and giving back does: three processes wait for SQLite's lock then,
+/// which is a matter of polling, and on a busy machine of some hundred milliseconds.
+const GRACE: &str = "1200ms";
 /// Jobs that do not fit into it, and some that do.
 const TAKES_MS: [u64; 8] = [0, 5, 20, 1_500, 1, 50, 10, 300];
+/// How many jobs each service has in hand. With fewer they would fall behind what is posted, and what is given back would
+/// wait for a hand and not for a word.
+const HANDS: &str = "32";
 /// How soon a job that was given back is in another worker's hands.
 const PICKUP: Duration = Duration::from_secs(1);
 /// The random operations are the same in each run; `LAMEDUCK_SEED` asks for others.
@@ -167,7 +171,7 @@ impl Site {
     fn start(shared: &Shared) -> Site {
         let mut flags: Vec<String> = WITH_CONTROL.map(str::to_owned).to_vec();
         flags.extend(["--grace", GRACE, "--probation", "0s", "--database"].map(str::to_owned));
-        flags.push(shared.url());
+        flags.extend([shared.url(), "--jobs".to_owned(), HANDS.to_owned()]);
         let borrowed: Vec<&str> = flags.iter().map(String::as_str).collect();
         let service = Service::start(&borrowed);
         let address = service.addresses[0].clone();
@@ -188,7 +192,7 @@ impl Site {
             }
             Event::Stop => {
                 let ended = service.operate("stop", &[]);
-                assert_eq!(ended.code, Some(0), "{ended:?}");
+                assert_eq!(ended.code, Some(0), "{ended:#?}\n{}", service.target.stderr());
                 // Older generations may still finish what they have in hand.
                 service.leaves_no_process();
                 self.start_again(service.into_directory());
@@ -203,6 +207,15 @@ impl Site {
     }
 }
 
+/// Says so when it goes, also where an assertion failed: whoever posts would go on for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A small generator: which operation comes next is random, and the same each time.
 fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -211,7 +224,7 @@ fn next(seed: &mut u64) -> u64 {
 
 #[track_caller]
 fn each_job_has_its_effect_once(shared: &Shared) {
-    let other = Service::start(&["--database", &shared.url()]);
+    let other = Service::start(&["--database", &shared.url(), "--jobs", HANDS]);
     let mut site = Site::start(shared);
     let (aim, stop) = (other.place("/jobs"), AtomicBool::new(false));
     let own = site.service.as_ref().unwrap().place("/jobs");
@@ -227,6 +240,7 @@ fn each_job_has_its_effect_once(shared: &Shared) {
                 posted.collect::<BTreeSet<i64>>()
             })
         });
+        let over = Over(&stop);
         let (mut seed, mut events) = (seed(), Vec::new());
         for _ in 0..2 * stops() {
             let_pass(Duration::from_millis(100 + next(&mut seed) % 400));
@@ -234,7 +248,7 @@ fn each_job_has_its_effect_once(shared: &Shared) {
             site.befall(event);
             events.push(event);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(over);
         let acknowledged = posting.into_iter().flat_map(|posting| posting.join().unwrap());
         (acknowledged.collect::<BTreeSet<i64>>(), events)
     });

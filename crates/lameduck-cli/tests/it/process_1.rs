@@ -10,7 +10,7 @@ use lameduck_verify::target::{Ready, Signal, Target, proc};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
-use crate::service::{LIMIT, Service, WITH_ADMIN, is_root, new_directory, run};
+use crate::service::{LIMIT, Service, WITH_ADMIN, new_directory, run};
 use crate::upgrade::WITH_CONTROL;
 
 /// Between two looks at the table of processes, which has no way to wait.
@@ -24,7 +24,7 @@ struct Container {
 
 impl Container {
     fn start(flags: &[&str]) -> Option<Container> {
-        if !is_root() {
+        if !prerequisites::is_root() {
             return None;
         }
         let alone = ["--pid", "--fork", "--kill-child", "--mount-proc"];
@@ -280,7 +280,7 @@ fn process_1_ends_when_the_service_was_stopped_by_command() {
 /// What cannot start says so, with its own code.
 #[test]
 fn process_1_ends_as_a_service_that_does_not_start() {
-    if !is_root() {
+    if !prerequisites::is_root() {
         return;
     }
     let lameduck = env!("CARGO_BIN_EXE_lameduck");

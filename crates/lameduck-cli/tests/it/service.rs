@@ -286,7 +286,9 @@ pub fn as_user(user: User) -> Start {
     const NOBODY: &str = "65534";
     match user {
         User::Same => Target::command(env!("CARGO_BIN_EXE_lameduck")),
-        User::Nobody if !is_root() => Target::command(env!("CARGO_BIN_EXE_lameduck")),
+        User::Nobody if !rustix::process::geteuid().is_root() => {
+            Target::command(env!("CARGO_BIN_EXE_lameduck"))
+        }
         User::Nobody => Target::command("setpriv").args([
             "--reuid",
             NOBODY,
@@ -317,10 +319,6 @@ fn reachable() -> PathBuf {
         copy
     });
     copy.clone()
-}
-
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// A program of `tests/programs`, which is built beside the command.

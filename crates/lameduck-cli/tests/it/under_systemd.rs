@@ -14,7 +14,7 @@ use lameduck_verify::target::{Ready, Target, proc};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::service::{LIMIT, get, is_root, new_directory};
+use crate::service::{LIMIT, get, new_directory};
 
 /// What the test's unit allows between two signs of life.
 const WATCHDOG: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ struct Systemd {
 impl Systemd {
     /// Starts systemd and the service in it. `None` where nobody may do so.
     fn start(probation: &str) -> Option<Systemd> {
-        if !is_root() {
+        if !prerequisites::is_root() {
             return None;
         }
         let directory = new_directory();

@@ -126,16 +126,21 @@ impl Service {
     }
 }
 
+/// The kernel's mark of a process that is ending (`PF_EXITING`).
+const EXITING: u32 = 4;
+
 /// The processes of a group that have not ended. Orphans that have may wait as zombies for whoever reaps them here.
 pub fn alive_in_group(group: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let alive = entries.filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // Behind the name in parentheses: state, parent, group.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let is_alive = fields.next()? != "Z" && fields.nth(1)?.parse() == Ok(group);
-        is_alive.then_some(pid)
+        // Behind the name in parentheses: state, parent, group, session, terminal, its group, flags (proc(5)).
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let [state, _, its_group, _, _, _, flags, ..] = fields[..] else { return None };
+        // One that is ending has closed its files before it counts as dead.
+        let is_alive = state != "Z" && flags.parse::<u32>().ok()? & EXITING == 0;
+        (is_alive && its_group.parse() == Ok(group)).then_some(pid)
     });
     alive.collect()
 }

@@ -60,7 +60,7 @@ pub(super) const CASES: &[Case] = &[
         level: Should,
         title: "a request that crosses the close is answered or never run",
         setup: "100 kept-alive connections, idle; a slow request holds the drain",
-        action: "the stop signal, and a request on an idle connection at the same moment and 1, 5, 20 and 100 ms later",
+        action: "the stop signal, and a request of 80 fields on each at the same moment, six times over, and 1, 5, 20 and 100 ms later",
         criterion: "each is answered, or its connection is closed and it has not run; none is lost after it ran",
         why: "a request that ran and was not answered cannot be sent again safely: the keep-alive race",
         source: "nginx keepalive_min_timeout; golang/go#23829; nodejs/node#60617",

@@ -113,7 +113,9 @@ fn resumed(stage: &mut Stage<'_>) -> Outcome {
     }
     // The newest ticket is the one before the upgrade.
     drop(again);
-    stage.upgrade()?;
+    let upgraded = stage.upgrade()?;
+    // An old worker that answers once more resumes its own session.
+    stage.wait_changed(&upgraded);
     let after = answered(stage, &stage.tls()?, &config)?;
     stage.recorder.wire("after the upgrade", &after.wire);
     match after.is_resumed() {

@@ -135,7 +135,7 @@ pub(super) const CASES: &[Case] = &[
         id: "UPG/11",
         level: Must,
         title: "after an upgrade no new connection reaches the old version",
-        setup: "the service was upgraded",
+        setup: "the service was upgraded; the old processes have gone, or had 1 s to hear of it",
         action: "200 new connections",
         criterion: "each is answered by the new generation",
         why: "old code that keeps running answers with yesterday's bug",

@@ -47,6 +47,12 @@ impl Wire {
         Ok(self.socket.local_addr()?.as_socket().map(|address| address.port()))
     }
 
+    /// Whether the connection ended with bytes of this side that the peer had not read: its kernel answers those with a
+    /// reset, also after the end of file. A peer that resets what it has read looks the same.
+    pub fn was_left_unread(&self) -> bool {
+        self.end == End::Reset || self.socket.take_error().is_ok_and(|error| error.is_some())
+    }
+
     /// Whether the peer has closed or reset the connection by now, without waiting. Plain bytes are left where they are;
     /// those of TLS are read, since a ticket or a `close_notify` may lie before the end.
     pub fn has_closed(&mut self) -> bool {

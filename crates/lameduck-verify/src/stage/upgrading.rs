@@ -5,7 +5,7 @@ use super::launch::succeeds;
 use super::{Stage, ask, read_pid};
 use crate::adapter::{Command, Done, Readiness, Tells, Upgrade};
 use crate::case::Fault;
-use crate::target::Signal;
+use crate::target::{Signal, proc};
 use crate::trace::MarkKind;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ const NEW_IN_A_ROW: usize = 4;
 
 /// Between two questions for the identity.
 const ASK_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long the workers of a version that was replaced may take to hear of it.
+const CHANGED: Duration = Duration::from_secs(1);
 
 /// How long one question for the identity may take: an answer that does not come is a question asked again.
 const IDENTITY_LIMIT: Duration = Duration::from_secs(1);
@@ -150,6 +153,26 @@ impl Stage<'_> {
             self.find_main(&upgrade, &upgraded);
         }
         Ok(upgraded)
+    }
+
+    /// Waits until nobody from before this upgrade is left but the main process, or, where that cannot be seen or is not
+    /// so, until a second has passed. New ones answer as soon as they are there, also many times in a row, while old
+    /// workers still wait for their turn to hear that they are old, and take a connection now and then.
+    pub fn wait_changed(&mut self, upgraded: &Upgraded) {
+        let since = Instant::now();
+        while since.elapsed() < CHANGED && !self.has_changed(upgraded) {
+            std::thread::sleep(ASK_PAUSE);
+        }
+    }
+
+    fn has_changed(&mut self, upgraded: &Upgraded) -> bool {
+        let tells = self.adapter.identity.as_ref().map(|identity| identity.tells);
+        if !matches!(tells, Some(Tells::Pid | Tells::Worker)) || self.adapter.running.is_some() {
+            return false;
+        }
+        let main = self.service().main_pid();
+        let old: Vec<u32> = upgraded.before.iter().filter_map(|told| told.parse().ok()).collect();
+        !old.is_empty() && old.into_iter().all(|pid| pid == main || !proc::is_alive(pid))
     }
 
     /// Asks for an upgrade and does not look at what comes of it.

@@ -194,6 +194,8 @@ fn finished_between(before: &Totals, after: &Totals) -> Counts {
         websockets: after.left.websockets - before.left.websockets,
         tasks: after.left.tasks - before.left.tasks,
         blocking: after.left.blocking - before.left.blocking,
+        // They are among the requests.
+        streams: 0,
     }
 }
 

@@ -127,7 +127,19 @@ fn render(snapshot: &Snapshot) -> String {
         u8::from(draining).to_string(),
     );
     gauge("lameduck_connections", "Open connections.", "gauge", live.connections.to_string());
+    gauge(
+        "lameduck_websockets",
+        "Open WebSockets, which are among the connections.",
+        "gauge",
+        live.websockets.to_string(),
+    );
     gauge("lameduck_requests_in_hand", "Requests in hand.", "gauge", live.requests.to_string());
+    gauge(
+        "lameduck_streams",
+        "Streams under way, event streams among them; each is one of the requests.",
+        "gauge",
+        live.streams.to_string(),
+    );
     gauge("lameduck_tasks", "Running named tasks.", "gauge", live.tasks.to_string());
     gauge("lameduck_blocking_calls", "Running blocking calls.", "gauge", live.blocking.to_string());
     gauge("lameduck_requests_total", "Requests answered.", "counter", snapshot.served.to_string());

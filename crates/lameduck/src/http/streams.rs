@@ -21,7 +21,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ impl Lifecycle {
         Streams {
             drain: self.drain(),
             begun: Arc::default(),
+            open: Arc::clone(&self.shared.registry.streams),
             spread: SPREAD,
             retry: RETRY,
             retry_spread: RETRY_SPREAD,
@@ -67,6 +68,8 @@ pub struct Streams {
     drain: Drain,
     /// How many streams have begun: a stream's turn follows from its number.
     begun: Arc<AtomicU64>,
+    /// How many are under way.
+    open: Arc<AtomicUsize>,
     spread: Duration,
     retry: Duration,
     retry_spread: Duration,
@@ -138,6 +141,7 @@ impl Streams {
             is_whole: true,
             farewell: farewell(turn),
             state: State::Open,
+            _open: Open::new(&self.open),
         }
     }
 
@@ -271,6 +275,23 @@ pin_project! {
         is_whole: bool,
         farewell: Option<Bytes>,
         state: State,
+        _open: Open,
+    }
+}
+
+/// A stream in the count of those under way.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(count: &Arc<AtomicUsize>) -> Open {
+        count.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Counts {
     pub blocking: usize,
     /// The connections among them that have become WebSockets.
     pub websockets: usize,
+    /// The requests among them whose answers are streams of [`Lifecycle::streams`](crate::Lifecycle::streams).
+    pub streams: usize,
 }
 
 impl Counts {
@@ -94,6 +96,7 @@ impl Counts {
             .number("tasks", self.tasks as u64)
             .number("blocking", self.blocking as u64)
             .number("websockets", self.websockets as u64)
+            .number("streams", self.streams as u64)
             .end()
     }
 }

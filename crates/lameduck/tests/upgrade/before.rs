@@ -18,7 +18,7 @@ struct Group {
 
 impl Group {
     fn new(name: &str) -> Option<Group> {
-        if !rustix::process::geteuid().is_root() {
+        if !prerequisites::is_root() {
             return None;
         }
         let mounts = fs::read_to_string("/proc/mounts").unwrap();

@@ -204,7 +204,7 @@ fn the_control_socket_is_for_this_user_alone() {
 /// Another user who gets as far as the socket: the directory and the file are opened for the test.
 #[test]
 fn another_user_is_refused() {
-    if !rustix::process::geteuid().is_root() {
+    if !prerequisites::is_root() {
         // Only root can become somebody else.
         return;
     }

@@ -20,7 +20,7 @@ fn inside(init: u32, script: &str, arguments: &[&str]) -> String {
 /// because it never said that it accepts. Only root may choose the next number; as anybody else there is nothing to look at.
 #[test]
 fn a_process_with_the_number_of_a_successor_that_left_is_not_killed() {
-    if !rustix::process::geteuid().is_root() {
+    if !prerequisites::is_root() {
         return;
     }
     let service = Setup::new().alone().start();

@@ -1,6 +1,7 @@
 //! Jobs in PostgreSQL: workers skip what another one is just claiming.
 
 use super::Postgres;
+use super::bell::CHANNEL;
 use crate::jobs::{ATTEMPTS, CLAIM, Job, JobStates};
 use crate::store::StoreError;
 
@@ -74,10 +75,12 @@ impl Postgres {
     }
 
     pub(crate) async fn give_jobs_back(&self, jobs: &[Job]) -> Result<(), StoreError> {
+        // The bell is rung by the commit, so whoever hears it finds them.
         let text = format!(
-            "UPDATE jobs SET state = 'waiting', worker = NULL, given_back_ms = {NOW} \
+            "WITH back AS (UPDATE jobs SET state = 'waiting', worker = NULL, given_back_ms = {NOW} \
              FROM unnest($1::bigint[], $2::bigint[]) AS given (id, claim) \
-             WHERE jobs.id = given.id AND jobs.claim = given.claim AND state = 'claimed'"
+             WHERE jobs.id = given.id AND jobs.claim = given.claim AND state = 'claimed' RETURNING 1) \
+             SELECT pg_notify('{CHANNEL}', '') FROM back LIMIT 1"
         );
         let (ids, claims) = claims(jobs);
         let give_back = sqlx::query(sqlx::AssertSqlSafe(text)).bind(ids).bind(claims);

@@ -14,7 +14,7 @@ use rustix::process::{Pid, kill_process};
 use sqlx::Connection;
 
 use super::{Shared, all_done, post, wait_states};
-use crate::service::{LIMIT, Service, is_root, let_pass, new_directory};
+use crate::service::{LIMIT, Service, let_pass, new_directory};
 use crate::upgrade::WITH_CONTROL;
 
 /// A grace period of two seconds, and so late its end may be on a busy machine.
@@ -164,7 +164,7 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn make() -> Option<SmallDisk> {
-        if !is_root() {
+        if !prerequisites::is_root() {
             return None;
         }
         let above = new_directory();

@@ -8,7 +8,7 @@ use crate::stage::{SOON, Stage, Wires};
 use crate::target::proc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Upgrades during one long request.
 const DURING: usize = 3;
@@ -16,10 +16,6 @@ const DURING: usize = 3;
 const PILE: usize = 20;
 /// New connections after an upgrade.
 const FRESH: usize = 200;
-/// So many answers of a new generation in a row say that the change is over.
-const ROW: usize = 20;
-/// How long the change may take.
-const CHANGED: Duration = Duration::from_secs(2);
 /// Between two samples of memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 /// What two generations may need, compared with one.
@@ -86,16 +82,7 @@ pub(super) fn pile(stage: &mut Stage<'_>) -> Outcome {
 pub(super) fn no_old_code(stage: &mut Stage<'_>) -> Outcome {
     begin(stage)?;
     let upgraded = stage.upgrade()?;
-    // Several workers change one after the other; the upgrade is over when a row of answers comes from new ones.
-    let deadline = Instant::now() + CHANGED;
-    let mut row = 0;
-    while row < ROW {
-        let is_new = !upgraded.before.contains(&stage.identity()?);
-        row = if is_new { row + 1 } else { 0 };
-        if Instant::now() >= deadline {
-            return fail("2 s after the upgrade the old generation still answers new connections");
-        }
-    }
+    stage.wait_changed(&upgraded);
     let mut old = 0;
     for _ in 0..FRESH {
         let who = stage.identity()?;
