@@ -417,6 +417,18 @@ async fn a_child_that_will_not_go_is_killed_before_work_is_cut() {
     is_gone(group).await;
 }
 
+/// The child itself ends when it is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grandchild_that_will_not_go_is_killed_with_its_group() {
+    let life = builder().grace_period(SHORT).start().unwrap();
+    let child = shell(&life, "(trap '' TERM; echo begun; exec sleep 1000) & wait");
+    let group = child.id();
+    let exit = stopped(life).await;
+    assert_eq!(exit.report().outcome, Outcome::Finished, "{:?}", exit.report());
+    assert!(!child.await.unwrap().success());
+    is_gone(group).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_leaves_nobody_behind_and_has_no_signal_blocked_or_ignored() {
     let life = start();

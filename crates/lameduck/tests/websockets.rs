@@ -12,3 +12,5 @@ mod foreign;
 mod moves;
 #[path = "websockets/naive.rs"]
 mod naive;
+#[path = "websockets/returning.rs"]
+mod returning;

@@ -34,7 +34,7 @@ async fn serve(app: Router) -> (Lifecycle, SocketAddr) {
     serve_with(builder(), app).await
 }
 
-async fn serve_with(builder: Builder, app: Router) -> (Lifecycle, SocketAddr) {
+pub async fn serve_with(builder: Builder, app: Router) -> (Lifecycle, SocketAddr) {
     // It asks its predecessor, if it has one, on the thread that starts it.
     let life = tokio::task::spawn_blocking(|| builder.start().unwrap()).await.unwrap();
     let listener = life.listen("127.0.0.1:0").await.unwrap();
@@ -45,7 +45,7 @@ async fn serve_with(builder: Builder, app: Router) -> (Lifecycle, SocketAddr) {
 }
 
 /// Stops beside one client that behaves, which must be told as ever.
-async fn stops_without_a_cut(life: Lifecycle, address: SocketAddr) {
+pub async fn stops_without_a_cut(life: Lifecycle, address: SocketAddr) {
     let mut good = connect(address, "/echo").await;
     round_trip(&mut good, "hello").await;
     life.stop();
@@ -56,7 +56,7 @@ async fn stops_without_a_cut(life: Lifecycle, address: SocketAddr) {
 }
 
 /// A connection that has become a WebSocket, without a library that would answer for it.
-async fn raw(address: SocketAddr) -> TcpStream {
+pub async fn raw(address: SocketAddr) -> TcpStream {
     connect(address, "/echo").await.into_inner()
 }
 
@@ -199,7 +199,7 @@ async fn a_slow_reader_of_endless_large_frames_is_cut_at_the_deadline_and_counte
 }
 
 /// One generation of a service whose WebSockets go at an upgrade, with a deadline.
-fn upgradable(directory: &Directory, grace: Duration) -> Builder {
+pub fn upgradable(directory: &Directory, grace: Duration) -> Builder {
     let closes = CloseFrames::new().answer_within(Duration::from_millis(200)).close_at_upgrade();
     let builder = builder().close_frames(closes.spread(Duration::ZERO)).upgrade_grace(grace);
     builder.probation(Duration::ZERO).control(directory.0.join("control"))
