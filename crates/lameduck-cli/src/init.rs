@@ -8,7 +8,7 @@
 //! child of its predecessor and becomes one of ours when that leaves. So the group is the service. As long as one of
 //! it lives this process does; then the container is over, and it ends as the service did.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -57,7 +57,7 @@ pub fn run() -> Result<ExitCode, Complaint> {
     loop {
         for signal in signals.next() {
             if ends(signal) {
-                account.stop();
+                account.stop(Members::newest(group));
             }
             if signal != Signal::CHILD {
                 pass_on(group, signal);
@@ -65,6 +65,10 @@ pub fn run() -> Result<ExitCode, Complaint> {
         }
         bury(group, &mut account);
         if test_kill_process_group(group) == Err(Errno::SRCH) {
+            if let Some(words) = account.crash() {
+                // Nobody reads standard error: the code still tells.
+                let _ = writeln!(io::stderr(), "{words}");
+            }
             return Ok(ExitCode::from(account.code()));
         }
     }
@@ -142,11 +146,13 @@ struct End {
 }
 
 impl Account {
-    /// The service is told to stop: how earlier generations ended does not matter any more.
-    fn stop(&mut self) {
+    /// The service is told to stop: how earlier generations ended does not matter any more, unless the service died with
+    /// one: `newest` still lives, and is older.
+    fn stop(&mut self, newest: Option<i32>) {
         if !self.stopping {
             self.stopping = true;
-            self.ends.clear();
+            let died_with = |end: &End| newest.is_some_and(|newest| end.number > newest);
+            self.ends.retain(|end| died_with(end) && end.code != exit::OK);
         }
     }
 
@@ -170,13 +176,29 @@ impl Account {
     /// The code of who ended last. If all was well there, that of another who failed during the stop, or that was newer:
     /// the service died with it, and an older one only finished what it had in hand.
     fn code(&self) -> u8 {
-        let Some(last) = self.ends.last() else { return exit::FAILED };
+        self.counts().map_or(exit::FAILED, |end| end.code)
+    }
+
+    /// Whose end is the service's.
+    fn counts(&self) -> Option<&End> {
+        let last = self.ends.last()?;
         let matters = |end: &&End| self.stopping || end.number > last.number;
         let mut failed = self.ends.iter().filter(|end| end.code != exit::OK).filter(matters);
         match last.code {
-            exit::OK => failed.next().map_or(exit::OK, |end| end.code),
-            code => code,
+            exit::OK => failed.next().or(Some(last)),
+            _ => Some(last),
         }
+    }
+
+    /// Says whose end counts where that is not the one that ended last: its own last words are not the newest in the log.
+    fn crash(&self) -> Option<String> {
+        let (counts, last) = (self.counts()?, self.ends.last()?);
+        let pid = counts.number;
+        let died = counts.number != last.number || counts.code > exit::DEADLINE;
+        let code = counts.code;
+        died.then(|| {
+            format!("Ending with code {code}: so did pid {pid}, with which the service ended")
+        })
     }
 }
 
@@ -200,6 +222,12 @@ impl Members {
         let entries = std::fs::read_dir("/proc").ok()?.flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         Some(Members(pids.filter_map(Member::read).collect()))
+    }
+
+    /// The newest of a group that lives.
+    fn newest(group: Pid) -> Option<i32> {
+        let Members(living) = Members::of(group)?;
+        living.iter().map(|member| member.pid.as_raw_nonzero().get()).max()
     }
 
     fn of(group: Pid) -> Option<Members> {
@@ -291,7 +319,7 @@ impl Signals {
 mod tests {
     use super::*;
 
-    /// `check("stop 5:0 7:3", 3)`: process 5 ended with 0, then 7 with 3, after a stop.
+    /// `check("stop>4 5:0 7:3", 3)`: a stop when 4 was the newest to live, then process 5 ended with 0, and 7 with 3.
     #[track_caller]
     fn check(story: &str, code: u8) {
         let mut account = Account::default();
@@ -299,7 +327,9 @@ mod tests {
             match word.split_once(':') {
                 Some((number, code)) => account
                     .take(End { number: number.parse().unwrap(), code: code.parse().unwrap() }),
-                None => account.stop(),
+                None => {
+                    account.stop(word.split_once('>').map(|(_, newest)| newest.parse().unwrap()))
+                }
             }
         }
         assert_eq!(account.code(), code, "for {story}");
@@ -314,7 +344,11 @@ mod tests {
         check("9:137 2:0", 137);
         // The older one crashed when the newer one served already.
         check("2:134 9:0", 0);
-        // One died on probation, long before the stop.
+        // The older one was told to stop when the newer one had crashed: the service was dead by then.
+        check("9:137 stop>2 2:0", 137);
+        // The older one had crashed long before the newer one was told to stop.
+        check("2:137 stop>9 9:0", 0);
+        // Nobody knows who lived then.
         check("9:137 stop 2:0", 0);
         // Each is told to stop, and something of either is cut.
         check("stop 2:3 9:0", 3);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lameduck::exit;
-use lameduck::operate::{Answer, QUEUE, Verb};
+use lameduck::operate::{Answer, QUEUE, Reason, Verb};
 use serde_json::Value;
 
 use crate::complaint::Complaint;
@@ -24,30 +24,31 @@ pub fn upgrade(flags: &Upgrade) -> Result<ExitCode, Complaint> {
             Ok(ExitCode::SUCCESS)
         }
         _ => {
-            let (reason, last_words) = answer.reason();
+            let (words, last_words) = answer.words();
             quote(last_words);
-            let hint = what_to_do(reason, &flags.control.path);
-            Err(Complaint::failed(format!("upgrade failed: {reason}"), hint))
+            let hint = what_to_do(answer.reason, &flags.control.path);
+            Err(Complaint::failed(format!("upgrade failed: {words}"), hint))
         }
     }
 }
 
 /// What helps against an upgrade's refusal or failure.
-fn what_to_do(reason: &str, control: &Path) -> String {
+fn what_to_do(reason: Option<Reason>, control: &Path) -> String {
     let control = control.display();
-    if reason.contains("an upgrade is under way") {
-        format!("wait for it, or follow it: `lameduck upgrade --queue --control {control}`")
-    } else if reason.contains("older generations drain") {
-        format!(
+    match reason {
+        Some(Reason::AnotherStarting) => {
+            format!("wait for it, or follow it: `lameduck upgrade --queue --control {control}`")
+        }
+        Some(Reason::TooManyGenerations) => format!(
             "`lameduck status --control {control}` names them: wait, end one with `lameduck stop --generation`, or \
              start the service with --upgrade-grace or a greater --max-generations"
-        )
-    } else if reason.contains("is stopping") {
-        "too late: start the service again when it has ended".to_owned()
-    } else if reason.contains("has taken over") {
-        format!("the control socket {control} leads to it by now: upgrade again")
-    } else {
-        "nothing has changed: mend what it says, then upgrade again".to_owned()
+        ),
+        Some(Reason::Stopping) => "too late: start the service again when it has ended".to_owned(),
+        Some(Reason::HandedOn) => {
+            format!("the control socket {control} leads to whoever serves by now: upgrade again")
+        }
+        Some(Reason::NotServing) => "nothing has changed: upgrade again when it serves".to_owned(),
+        _ => "nothing has changed: mend what it says, then upgrade again".to_owned(),
     }
 }
 

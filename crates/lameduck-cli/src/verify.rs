@@ -188,7 +188,7 @@ fn list() -> String {
 }
 
 fn explain(case: &Case) -> String {
-    let needs: Vec<String> = case.needs.iter().map(|need| format!("{need:?}")).collect();
+    let needs: Vec<String> = case.needs.iter().map(|need| need.words()).collect();
     format!(
         "{} ({}): {}\n\n  setup      {}\n  action     {}\n  criterion  {}\n  why        {}\n  hint       {}\n  source     {}\n  needs      {}\n  takes      up to {} s, and the times that the target declares\n",
         case.id,
@@ -200,7 +200,7 @@ fn explain(case: &Case) -> String {
         case.why,
         case.hint().unwrap_or_default(),
         case.source,
-        needs.join(", "),
+        needs.join("; "),
         case.takes().as_secs()
     )
 }

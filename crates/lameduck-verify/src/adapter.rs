@@ -28,6 +28,7 @@
 mod bad;
 mod paths;
 mod placeholders;
+mod reading;
 mod shipped;
 mod stop;
 mod text;
@@ -200,11 +201,12 @@ impl Adapter {
     /// Reads the file at `path`, or the shipped adapter of this name.
     ///
     /// # Errors
-    /// As [`parse`](Adapter::parse); for a name that is neither, the names there are.
+    /// As [`parse`](Adapter::parse), and for a file of more than a megabyte; for a name that is neither, the names there
+    /// are.
     pub fn find(path: &Path) -> Result<Adapter, BadAdapter> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Adapter::parse(&name, &text),
+        match reading::read(path) {
+            Ok(text) => Adapter::parse(&name, &text?),
             Err(_) if shipped(&name).is_some() => {
                 Adapter::parse(&name, shipped(&name).unwrap_or_default())
             }

@@ -178,6 +178,22 @@ pub enum Need {
 }
 
 impl Need {
+    /// What the target has to be or to declare, in the words of an adapter.
+    pub fn words(self) -> String {
+        match self {
+            Need::Start => "a target that the tester starts".to_owned(),
+            Need::Stop => "a target that the tester stops".to_owned(),
+            Need::StopSignal => "a stop by a signal".to_owned(),
+            Need::Http2 => "h2c in protocols, or h2 where everything is spoken over TLS".to_owned(),
+            Need::Speaks(protocol) => format!("{} in protocols", protocol.word()),
+            // What one without anything lacks.
+            declared => {
+                let lacks = declared.missing(&Adapter::of_command(Vec::new())).unwrap_or_default();
+                lacks.trim_start_matches("the target does not declare ").to_owned()
+            }
+        }
+    }
+
     /// Why this target does not meet the need, if it does not.
     pub fn missing(self, adapter: &Adapter) -> Option<String> {
         let declared =

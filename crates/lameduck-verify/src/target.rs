@@ -53,6 +53,9 @@ const HEAD_START: Duration = Duration::from_secs(1);
 /// How long killed processes may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// So many characters of what a server wrote stand in a message.
+const LAST_WORDS: usize = 2000;
+
 /// How long the output of a server that ended before it was ready may take to be read.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
@@ -343,7 +346,7 @@ impl Target {
             if !self.is_running() {
                 // Its last words say why; they may still be in the pipe.
                 self.stderr.wait_closed(LAST_WORDS_LIMIT);
-                return Err(self.error("start", "it ended before it was ready"));
+                return Err(self.error("start", format!("it {}", self.early_end())));
             }
             if Instant::now() >= deadline {
                 let why = format!("nothing answers at {address} after {limit:?}: {error}");
@@ -353,11 +356,32 @@ impl Target {
         }
     }
 
+    /// How it ended before it was ready, once it has.
+    pub(crate) fn early_end(&self) -> String {
+        let end = match self.exited {
+            Some(Exit { code: Some(0), .. }) => {
+                " (exit code 0): a server that goes into the background is told to stay in the foreground".to_owned()
+            }
+            Some(Exit { code: Some(code), .. }) => format!(" (exit code {code})"),
+            Some(Exit { signal: Some(signal), .. }) => format!(" (by signal {signal})"),
+            Some(_) | None => String::new(),
+        };
+        format!("ended before it was ready{end}")
+    }
+
     fn error(&self, verb: &str, why: impl fmt::Display) -> TargetError {
         let Target { name, .. } = self;
-        let (pid, stderr) = (self.pid(), self.stderr());
+        let (pid, stderr) = (self.pid(), last_words(&self.stderr()));
         let wrote = if stderr.is_empty() { String::new() } else { format!("; it wrote: {stderr}") };
         TargetError(format!("{verb} {name} (pid {pid}): {why}{wrote}"))
+    }
+}
+
+/// The end of what a process wrote, as much of it as a message can hold.
+pub(crate) fn last_words(text: &str) -> String {
+    match text.char_indices().rev().nth(LAST_WORDS) {
+        Some((at, first)) => format!("…{}", &text[at + first.len_utf8()..]),
+        None => text.to_owned(),
     }
 }
 

@@ -69,6 +69,9 @@ fn a_server_that_never_becomes_ready_is_named_with_its_words() {
         error.contains("ended before it was ready") && error.contains("no database"),
         "{error}"
     );
+    let script = "head -c 4000000 /dev/zero | tr '\\0' 'x' >&2; echo 'no room' >&2; exit 1";
+    let chatty = shell(script).ready(Ready::Tcp(address)).start().unwrap_err().to_string();
+    assert!(chatty.contains("no room") && chatty.len() < 3000, "{} bytes", chatty.len());
     let mute = shell("exec sleep 600").ready(Ready::Tcp(address));
     let error = mute.ready_limit(Duration::from_millis(50)).start().unwrap_err().to_string();
     assert!(error.contains(&address.to_string()), "{error}");

@@ -299,8 +299,8 @@ impl Control {
         let upgrades = self.hands.upgrades.as_mut();
         let input = match message {
             Message::Input(GenerationInput::Life(Input::Idle)) => {
-                let arrive = upgrades.is_some_and(|upgrades| upgrades.connections_arrive());
-                let idle = self.hands.registry.is_idle() && !arrive;
+                let come = upgrades.is_some_and(|upgrades| upgrades.connections_come());
+                let idle = self.hands.registry.is_idle() && !come;
                 idle.then_some(GenerationInput::Life(Input::Idle))
             }
             Message::Input(input) => {
@@ -342,7 +342,8 @@ impl Control {
 
     fn take_other(&mut self, message: Message) {
         match message {
-            Message::NowhereToMove if self.life().cause() == Some(Cause::Successor) => {
+            // Also when it was told to stop since: what it has could have moved until now.
+            Message::NowhereToMove if self.life().cause().is_some() => {
                 self.hands.registry.tell(Told::Finish);
             }
             Message::Reserve(reserve) => self.generation.set_reserve(reserve),

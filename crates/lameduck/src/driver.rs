@@ -31,6 +31,10 @@ struct State {
     loops: Vec<Loop>,
     /// The wire names of what a successor accepts from.
     used: BTreeSet<String>,
+    /// Whether a successor on probation may give the service back.
+    way_back: bool,
+    /// Whether there are addresses that it does not have, where this generation goes on accepting until it keeps the service.
+    is_aside: bool,
 }
 
 /// One accept loop.
@@ -105,6 +109,7 @@ impl Gates {
     fn open(&self) -> Vec<oneshot::Receiver<()>> {
         let mut state = self.lock();
         state.position = Position::Open;
+        state.is_aside = false;
         let open = |accepting: &Loop| {
             let (ack, acked) = oneshot::channel();
             let _ = accepting.orders.send(Order::Open { ack });
@@ -115,43 +120,66 @@ impl Gates {
 
     /// What a successor goes on accepting from.
     pub(crate) fn hand_on(&self, used: Vec<String>) {
-        self.lock().used = used.into_iter().collect();
+        let mut state = self.lock();
+        state.used = used.into_iter().collect();
+        state.way_back = true;
     }
 
     /// The predecessor goes on accepting from what it gave.
     pub(crate) fn hand_back(&self) {
         let mut state = self.lock();
+        state.way_back = false;
         let loops = state.loops.iter().enumerate();
         let came = loops.filter(|(_, accepting)| accepting.taken_over);
         state.used = came.map(|(index, accepting)| accepting.wire(index).name).collect();
     }
 
+    /// Whether connections are still accepted at addresses that the successor does not have.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.lock().is_aside
+    }
+
     /// Orders the loops to close and returns their acknowledgements. What a successor uses stays open there; what it
-    /// does not use is closed through the gate, but for the admin server, which stays open here.
+    /// does not use is closed through the gate, once there is no way back, but for the admin server, which stays open here.
     fn close(&self, closing: Closing, cut_at: Option<Instant>) -> Vec<oneshot::Receiver<()>> {
         let mut state = self.lock();
         state.position = Position::Closed;
+        let may_return = state.way_back && closing == Closing::HandedOver;
+        let (mut acks, mut is_aside) = (Vec::new(), false);
+        for (index, accepting) in state.loops.iter().enumerate() {
+            let is_used = state.used.contains(&accepting.wire(index).name);
+            match (is_used, accepting.hold) {
+                (true, _) => acks.push(accepting.close(closing, cut_at)),
+                (false, Hold::Nothing) => {}
+                // Closed now it could not be had back: whoever came next may have bound it.
+                (false, Hold::Drain) if may_return => is_aside = true,
+                (false, Hold::Drain) => acks.push(accepting.close(Closing::Sole, cut_at)),
+            }
+        }
+        state.is_aside = is_aside;
+        acks
+    }
+
+    /// Gives up the copies that were kept for a way back, closes what the successor does not have, and returns the
+    /// acknowledgements.
+    fn let_go(&self, cut_at: Option<Instant>) -> Vec<oneshot::Receiver<()>> {
+        let state = self.lock();
         let mut acks = Vec::new();
         for (index, accepting) in state.loops.iter().enumerate() {
-            let closing = match state.used.contains(&accepting.wire(index).name) {
-                true => closing,
-                false => Closing::Sole,
-            };
-            if accepting.hold == Hold::Nothing && closing == Closing::Sole {
-                continue;
+            match (state.used.contains(&accepting.wire(index).name), accepting.hold) {
+                (true, _) => acks.push(accepting.close(Closing::GivenAway, None)),
+                (false, Hold::Drain) if state.is_aside => {
+                    acks.push(accepting.close(Closing::Sole, cut_at));
+                }
+                (false, Hold::Drain | Hold::Nothing) => {}
             }
-            acks.push(accepting.close(closing, cut_at));
         }
         acks
     }
 
-    /// Gives up the copies that were kept for a way back, and returns the acknowledgements.
-    fn let_go(&self) -> Vec<oneshot::Receiver<()>> {
-        let state = self.lock();
-        let loops = state.loops.iter().enumerate();
-        let used =
-            loops.filter(|(index, accepting)| state.used.contains(&accepting.wire(*index).name));
-        used.map(|(_, accepting)| accepting.close(Closing::GivenAway, None)).collect()
+    /// What the successor does not have is closed.
+    fn nothing_is_aside(&self) {
+        self.lock().is_aside = false;
     }
 
     /// A second descriptor of each listening socket, with its name.
@@ -197,7 +225,19 @@ impl Driver {
                     let closed = GateInput::Life(Input::GateClosed);
                     self.tell_when(self.gates.close(closing, cut_at), closed);
                 }
-                Command::LetGo => self.tell_when(self.gates.let_go(), GateInput::CopiesClosed),
+                Command::LetGo { cut_at } => {
+                    let (acks, gates) = (self.gates.let_go(cut_at), Arc::clone(&self.gates));
+                    let control = Arc::clone(&self.control);
+                    drop(tokio::spawn(async move {
+                        for ack in acks {
+                            let _ = ack.await;
+                        }
+                        gates.nothing_is_aside();
+                        control.send(Message::Input(GateInput::CopiesClosed));
+                        // Whoever was idle before may end now.
+                        control.send(Input::Idle);
+                    }));
+                }
                 Command::CloseResources { until } => {
                     let closing = Arc::clone(&self.resources).close_all(until);
                     let control = Arc::clone(&self.control);

@@ -25,7 +25,8 @@
 //! 2. A generation admits nobody while it takes the service back, and nobody before it holds the listeners alone.
 //! 3. The control name is taken when this generation is about to say that it accepts, and taken back whenever the
 //!    service comes back or a successor fails that may have taken it.
-//! 4. A process that was started and is not wanted is told to leave, and killed [`KILL_AFTER`] later.
+//! 4. A process that was started and is not wanted is told why and leaves, or is told to leave, at once or [`EXIT`] later,
+//!    and killed [`KILL_AFTER`] after that.
 
 mod above;
 mod attempt;
@@ -51,7 +52,8 @@ pub use words::{Action, AttemptId, Closing, Heir, Input, LineId, Queue, Ticket};
 /// After TERM, how long an unwanted successor may take to leave before it is killed.
 pub const KILL_AFTER: Duration = Duration::from_secs(5);
 
-/// How long one that ended its conversation may take to exit, or one that exited to its end of file.
+/// How long one that ended its conversation may take to exit, one that was told why it is not wanted before it is told to
+/// leave as well, or one that exited to its end of file.
 pub const EXIT: Duration = Duration::from_secs(1);
 
 /// Upgrades that may wait for the one under way.
@@ -236,7 +238,7 @@ impl Generation {
             Input::Counted { line, draining } => self.counted(now, line, draining),
             Input::Inventory { line, inventory } => self.inventory(now, line, inventory),
             Input::Above(input) => self.above_does(now, input),
-            Input::Leaving { until } => self.leaving(until),
+            Input::Leaving { until } => self.leaving(now, until),
             Input::Tick => {
                 let due: Vec<Timer> =
                     self.timers().filter(|(_, at)| *at <= now).map(|(timer, _)| timer).collect();
@@ -385,10 +387,11 @@ impl Generation {
             }
         }
         self.turn_everybody_away(now, &stopping());
+        self.hurry_the_unwanted(now);
         self.asking.clear();
-        self.forget_reloads(STOPPING);
+        self.forget_reloads(&stopping());
         for ticket in std::mem::take(&mut self.waiting) {
-            self.refuse_upgrade(Some(ticket), STOPPING.to_owned());
+            self.refuse_upgrade(Some(ticket), stopping());
         }
         self.above_does(now, successor::Input::CannotServe(stopping()));
         self.above_does(now, successor::Input::Keep);
@@ -422,6 +425,10 @@ impl Generation {
             }
         }
     }
+}
+
+fn starting() -> Why {
+    Why::new(Reason::NotServing, STARTING)
 }
 
 fn stopping() -> Why {

@@ -16,10 +16,21 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::takeover::channel::Channel;
+
+/// How long a first start waits for another one in the same directory to have found its place.
+pub const CLAIM: Duration = Duration::from_secs(5);
+
+/// Between two looks whether it has.
+const CLAIM_PAUSE: Duration = Duration::from_millis(1);
 
 /// The control name of a service, and the sockets beside it.
 #[derive(Debug, Clone)]
@@ -52,6 +63,33 @@ impl Place {
         }
         Place::is_ours(parent)?;
         Ok(Place { name })
+    }
+
+    /// Keeps other first starts out of the directory until what this returns is dropped: two that look for a service there
+    /// at the same moment would both find none, and each take the name and the socket of the other for its own to replace.
+    ///
+    /// # Errors
+    ///
+    /// When another one is at it for [`CLAIM`].
+    pub(crate) fn claim(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(parent) = self.name.parent() else { return Ok(None) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags, Mode::empty())?;
+        let until = Instant::now() + CLAIM;
+        loop {
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(directory)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(CLAIM_PAUSE);
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    let words = "another service is starting there, and does not come to an end";
+                    return Err(io::Error::new(io::ErrorKind::AddrInUse, words));
+                }
+                // A file system without locks: as good as it was without this.
+                Err(_) => return Ok(None),
+            }
+        }
     }
 
     /// Looks at the directory as [`prepare`](Place::prepare) does; one that is missing will be made.

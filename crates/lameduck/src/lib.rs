@@ -148,6 +148,7 @@
 //! | [`generation::EXIT`] | 1 s | from the end of a successor's conversation to its exit, and from there to the end of its last words |
 //! | [`generation::KILL_AFTER`] | 5 s | from TERM to KILL for a successor that is not wanted |
 //! | [`generation::QUEUED`] | 16 | upgrades that may wait for the one under way |
+//! | `generations::CLAIM` | 5 s | a first start, for another one in the same directory to have found its place |
 //! | `conversation::SEND` | 5 s | one message to another generation |
 //! | `conversation::INBOX` | 64 | messages of another generation that have come and were not looked at |
 //! | [`upgrade::CHECK_FIRST`] | 8 s | a program that checks itself before it is started ([`Builder::check_first`]) |

@@ -13,6 +13,8 @@ use crate::generations::Place;
 use crate::takeover::channel::{Came, Channel};
 use crate::takeover::wire::{Command, Message};
 
+pub use crate::takeover::wire::Reason;
+
 /// How long a service may take to take in a command.
 pub const ASK: Duration = Duration::from_secs(5);
 
@@ -66,6 +68,9 @@ pub struct Answer {
     pub code: u8,
     /// All parts of the answer.
     pub text: String,
+    /// Why an upgrade was refused or failed, for programs. A service of a version that says it in words alone is understood
+    /// by these.
+    pub reason: Option<Reason>,
 }
 
 /// No generation has this number.
@@ -88,18 +93,36 @@ pub(crate) const JOIN: &str = "join";
 pub(crate) const AGAIN: &str = "again";
 
 impl Answer {
-    /// A refusal's reason, and the last lines that a failed successor wrote; these are empty where there are none.
+    /// A refusal's words, and the last lines that a failed successor wrote; these are empty where there are none.
     ///
     /// ```
     /// let text = "it exited with code 1; its last words: error: no such database\nhint: create it".to_owned();
-    /// let answer = lameduck::operate::Answer { code: lameduck::exit::FAILED, text };
-    /// let (reason, last_words) = answer.reason();
+    /// let answer = lameduck::operate::Answer { code: lameduck::exit::FAILED, text, reason: None };
+    /// let (reason, last_words) = answer.words();
     /// assert_eq!(reason, "it exited with code 1");
     /// assert_eq!(last_words.lines().count(), 2);
     /// ```
-    pub fn reason(&self) -> (&str, &str) {
+    pub fn words(&self) -> (&str, &str) {
         self.text.split_once(LAST_WORDS_FOLLOW).unwrap_or((&self.text, ""))
     }
+}
+
+/// The reason that a service of before reasons were sent says in words.
+fn reason_of(verb: Verb, code: u8, text: &str) -> Option<Reason> {
+    const SAID: [(&str, Reason); 5] = [
+        ("an upgrade is under way", Reason::AnotherStarting),
+        ("as many older generations drain as may", Reason::TooManyGenerations),
+        ("this generation is stopping", Reason::Stopping),
+        ("has taken over: ask it", Reason::HandedOn),
+        ("this generation has handed the service on", Reason::HandedOn),
+    ];
+    if verb != Verb::Upgrade || code == exit::OK {
+        return None;
+    }
+    // What a successor wrote at its end says nothing about the refusal.
+    let (words, _) = text.split_once(LAST_WORDS_FOLLOW).unwrap_or((text, ""));
+    let said = SAID.iter().find(|(said, _)| words.contains(said));
+    Some(said.map_or(Reason::Failed, |(_, reason)| *reason))
 }
 
 /// Whether the other end has left, or is on its way.
@@ -180,7 +203,8 @@ fn ask_once(control: &Path, verb: Verb, arguments: &[String]) -> io::Result<Answ
                         // the answer is known.
                         let _ = channel.receive_by(Instant::now() + GONE);
                     }
-                    return Ok(Answer { code: reply.code, text });
+                    let reason = reply.reason.or_else(|| reason_of(verb, reply.code, &text));
+                    return Ok(Answer { code: reply.code, text, reason });
                 }
             }
             Came::Message(Message::Refuse(why), _) => {
@@ -192,5 +216,24 @@ fn ask_once(control: &Path, verb: Verb, arguments: &[String]) -> io::Result<Answ
             }
             Came::End => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_service_that_sends_no_reason_are_understood() {
+        for (text, reason) in [
+            ("an upgrade is under way for 0.4 s (pid 9651)", Reason::AnotherStarting),
+            ("as many older generations drain as may", Reason::TooManyGenerations),
+            ("this generation is stopping", Reason::Stopping),
+            ("generation 4 (pid 12) has taken over: ask it", Reason::HandedOn),
+            ("it exited with code 1; its last words: this generation is stopping", Reason::Failed),
+        ] {
+            assert_eq!(reason_of(Verb::Upgrade, exit::FAILED, text), Some(reason), "{text}");
+        }
+        assert_eq!(reason_of(Verb::Upgrade, exit::OK, "{}"), None);
     }
 }

@@ -223,10 +223,10 @@ impl Operator {
         // Until the answer's last part is with the kernel: what ends this process may be what is asked for.
         let _answering = self.waiting.begins();
         let argument = |word: &str| command.arguments.iter().any(|argument| argument == word);
-        let (code, text) = match Verb::of(&command.verb) {
-            Some(Verb::Status) if argument(OWN) => (exit::OK, self.own_status()),
-            Some(Verb::Status) if argument(LIVE) => (exit::OK, self.live().to_string()),
-            Some(Verb::Status) => (exit::OK, self.status().await),
+        let Told { code, text, reason } = match Verb::of(&command.verb) {
+            Some(Verb::Status) if argument(OWN) => Told::done(self.own_status()),
+            Some(Verb::Status) if argument(LIVE) => Told::done(self.live().to_string()),
+            Some(Verb::Status) => Told::done(self.status().await),
             Some(Verb::Stop) => self.stop().await,
             Some(Verb::Upgrade) => {
                 let queue = match (argument(QUEUE), argument(JOIN)) {
@@ -238,12 +238,12 @@ impl Operator {
             }
             Some(Verb::Rollback) => self.rollback().await,
             None if command.verb == RELOAD => self.reload(),
-            None => (exit::USAGE, format!("no command '{}' here", command.verb)),
+            None => Told::of(exit::USAGE, format!("no command '{}' here", command.verb)),
         };
         let mut parts = chunks(&text).peekable();
         while let Some(part) = parts.next() {
-            let reply =
-                Message::Reply(Reply { code, text: part.to_owned(), last: parts.peek().is_none() });
+            let last = parts.peek().is_none();
+            let reply = Message::Reply(Reply { code, text: part.to_owned(), last, reason });
             if channel.send_within(SEND, &reply, &[]).await.is_err() {
                 return;
             }
@@ -261,7 +261,8 @@ impl Operator {
             let _guard = guard;
             let code = if serves { exit::OK } else { exit::FAILED };
             let servers = adopting.handover.goes_on().unwrap_or_default();
-            let reply = Message::Reply(Reply { code, text: servers.join("\n"), last: true });
+            let reply =
+                Message::Reply(Reply { code, text: servers.join("\n"), last: true, reason: None });
             let told = channel.send_within(SEND, &reply, &[]).await;
             if !serves || told.is_err() {
                 return;
@@ -336,17 +337,17 @@ impl Operator {
         named.filter(lives).or_else(serves)
     }
 
-    async fn stop(&self) -> (u8, String) {
+    async fn stop(&self) -> Told {
         self.control.send(ToControl::End);
         let mut report = self.report.clone();
         let ended = report.wait_for(Option::is_some).await;
         match ended.ok().and_then(|report| report.clone()) {
-            Some(report) => (report.exit_code(), report.to_json()),
-            None => (exit::FAILED, "the service ended without a report".to_owned()),
+            Some(report) => Told::of(report.exit_code(), report.to_json()),
+            None => Told::failed("the service ended without a report"),
         }
     }
 
-    async fn upgrade(&self, queue: Queue) -> (u8, String) {
+    async fn upgrade(&self, queue: Queue) -> Told {
         let (reply, outcome) = oneshot::channel();
         self.control.send(ToControl::Upgrade { queue, reply });
         match outcome.await {
@@ -355,33 +356,54 @@ impl Operator {
                     .number("pid", u64::from(successor.pid))
                     .number("generation", u64::from(successor.generation))
                     .end();
-                (exit::OK, text)
+                Told::done(text)
             }
-            Ok(Outcome::AskAgain) => (exit::OK, AGAIN.to_owned()),
-            Ok(Outcome::Failed(why)) => (exit::FAILED, why),
-            Err(_) => (exit::FAILED, "the service ended before the upgrade was decided".to_owned()),
+            Ok(Outcome::AskAgain) => Told::done(AGAIN.to_owned()),
+            Ok(Outcome::Failed(why)) => Told { reason: Some(why.reason), ..Told::failed(why.text) },
+            Err(_) => Told::failed("the service ended before the upgrade was decided"),
         }
     }
 
     /// A signal came to an older generation. What comes of it stands in this one's log.
-    fn reload(&self) -> (u8, String) {
+    fn reload(&self) -> Told {
         match self.view.borrow().phase {
             Phase::Serving => {
                 self.control.send(ToControl::Input(crate::generation::Input::Reload));
-                (exit::OK, String::new())
+                Told::done(String::new())
             }
-            phase => (exit::FAILED, format!("generation {} is in phase {phase}", self.own)),
+            phase => Told::failed(format!("generation {} is in phase {phase}", self.own)),
         }
     }
 
-    async fn rollback(&self) -> (u8, String) {
+    async fn rollback(&self) -> Told {
         let (reply, done) = oneshot::channel();
         self.control.send(ToControl::RollBack { reply });
         match done.await {
-            Ok(Ok(())) => (exit::OK, String::new()),
-            Ok(Err(why)) => (exit::FAILED, why),
-            Err(_) => (exit::FAILED, "the service ended before the rollback".to_owned()),
+            Ok(Ok(())) => Told::done(String::new()),
+            Ok(Err(why)) => Told::failed(why),
+            Err(_) => Told::failed("the service ended before the rollback"),
         }
+    }
+}
+
+/// The answer to a command.
+struct Told {
+    code: u8,
+    text: String,
+    reason: Option<Reason>,
+}
+
+impl Told {
+    fn of(code: u8, text: String) -> Told {
+        Told { code, text, reason: None }
+    }
+
+    fn done(text: String) -> Told {
+        Told::of(exit::OK, text)
+    }
+
+    fn failed(text: impl Into<String>) -> Told {
+        Told::of(exit::FAILED, text.into())
     }
 }
 

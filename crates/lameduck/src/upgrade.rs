@@ -82,6 +82,8 @@ pub(crate) struct Upgrades {
     below: HashMap<LineId, Below>,
     next_line: LineId,
     moving: Option<Moving>,
+    /// Who was handed the service last.
+    heir: Option<AttemptId>,
     processes: Processes,
     next_ticket: Ticket,
     upgrades: HashMap<Ticket, oneshot::Sender<Outcome>>,
@@ -140,6 +142,7 @@ impl Upgrades {
             below: HashMap::new(),
             next_line: 1,
             moving: None,
+            heir: None,
             processes: Processes::default(),
             next_ticket: 1,
             upgrades: HashMap::new(),
@@ -147,9 +150,9 @@ impl Upgrades {
         }
     }
 
-    /// Whether connections that the predecessor has sent may still be on their way.
-    pub(crate) fn connections_arrive(&self) -> bool {
-        self.arriving
+    /// Whether connections may still come: the predecessor has sent some, or they are accepted where the successor does not.
+    pub(crate) fn connections_come(&self) -> bool {
+        self.arriving || self.parts.gates.is_aside()
     }
 
     /// What the predecessor's conversation means to the machine.
@@ -257,6 +260,13 @@ impl Upgrades {
         self.adopts.store(adopts, Ordering::Release);
     }
 
+    /// Its probation is over. Who is told so because everybody is to stop is none that the service died with.
+    pub(crate) fn successor_keeps(&self) {
+        if let Some(process) = self.heir.and_then(|attempt| self.processes.get(attempt)) {
+            process.keeps();
+        }
+    }
+
     /// Does one action of an upgrade.
     pub(crate) fn act(&mut self, action: Action) {
         match action {
@@ -276,7 +286,8 @@ impl Upgrades {
             Action::Progress(text) => {
                 self.parts.log.line("upgrade", &format!("Upgrading: successor: {text}"));
             }
-            Action::HandOn { line, heir, ready, took, .. } => {
+            Action::HandOn { attempt, line, heir, ready, took } => {
+                self.heir = Some(attempt);
                 self.hand_on(line, heir, ready, took);
             }
             Action::TakeBack { heir, why } => self.take_back(heir, &why),
@@ -289,7 +300,9 @@ impl Upgrades {
                 self.upgrade_failed(attempt, &why, tickets);
             }
             Action::UpgradeRefused { ticket, why } => {
-                self.parts.log.line("upgrade-refused", &format!("Not upgrading: {why}"));
+                self.parts
+                    .log
+                    .line("upgrade-refused", &format!("Not upgrading: {}", why.in_words()));
                 self.answer(Vec::from_iter(ticket), &Outcome::Failed(why));
             }
             Action::UpgradeFollows(why) => {
@@ -322,7 +335,9 @@ impl Upgrades {
                 self.predecessor_does(Does::Resumed);
             }
             Action::NotTakingOver(why) => {
-                self.parts.log.line("takeover-refused", &format!("Not taking over: {why}"));
+                self.parts
+                    .log
+                    .line("takeover-refused", &format!("Not taking over: {}", why.in_words()));
             }
             // The control thread's own, and what the start has done.
             Action::Life(_)

@@ -1,5 +1,8 @@
 //! The end of a child process, waited for without reaping it: until then its number stays its own.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 /// A process id as the system calls take it.
@@ -12,6 +15,18 @@ pub(crate) fn has_exited(pid: u32) -> bool {
     let Some(pid) = number(pid) else { return false };
     let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     matches!(waitid(WaitId::Pid(pid), how), Ok(Some(_)))
+}
+
+/// How a child has ended that was not reaped, and still is not; nothing while it runs.
+pub(crate) fn ended(pid: u32) -> Option<ExitStatus> {
+    let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let status = waitid(WaitId::Pid(number(pid)?), how).ok()??;
+    match (status.exit_status(), status.terminating_signal()) {
+        // As wait(2) would tell it.
+        (Some(code), _) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
+        (None, Some(signal)) => Some(ExitStatus::from_raw(signal)),
+        (None, None) => None,
+    }
 }
 
 /// Waits for a child's end; it stays a zombie, so that its number stays its own.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use lameduck::listener::HANDSHAKE_LONGEST;
 use lameduck_verify::target::{Ready, Signal, Target};
+use tempfile::TempDir;
 
 use crate::service::{LIMIT, Service, new_directory};
-use crate::upgrade::BINARY;
+use crate::upgrade::{BINARY, WITH_CONTROL};
 
 const CLIENT: &str = include_str!("far_away/client.py");
 
@@ -52,9 +53,14 @@ fn has_networks() -> bool {
 /// serves.
 #[track_caller]
 fn serve(words: &[&str]) -> Service {
+    serve_in(new_directory(), words)
+}
+
+#[track_caller]
+fn serve_in(directory: TempDir, words: &[&str]) -> Service {
     let base = ["--net", "sh", "-c", NETWORK, "sh", BINARY, "serve", "--listen", "unix:x.sock"];
     let command = Target::command("unshare").args(base).args(words);
-    Service::run(new_directory(), command, Ready::Stderr("istening on ".into()), 1)
+    Service::run(directory, command, Ready::Stderr("istening on ".into()), 1)
 }
 
 /// The client at work. It is gone when this is dropped.
@@ -91,7 +97,16 @@ impl FarAway {
 
     /// Completes the handshake after its round trip, asks, and tells what came of it.
     fn goes_on(&mut self) -> String {
-        self.input.write_all(b"go\n").unwrap();
+        self.is_told("go")
+    }
+
+    /// The same, and wants no more than one answer.
+    fn goes_on_and_leaves(&mut self) -> String {
+        self.is_told("go and leave")
+    }
+
+    fn is_told(&mut self, order: &str) -> String {
+        writeln!(self.input, "{order}").unwrap();
         self.says()
     }
 }
@@ -148,4 +163,25 @@ fn a_handshake_that_never_completes_does_not_hold_the_exit() {
         let exit = service.ends_clean();
         assert!(exit.elapsed <= longest + BESIDES, "{exit}: {}", service.last_words());
     }
+}
+
+/// Nobody else goes on accepting at an address that a new version leaves out.
+#[test]
+fn a_client_far_away_of_an_address_that_an_upgrade_drops_is_answered() {
+    if !has_networks() {
+        return;
+    }
+    let directory = new_directory();
+    let words = directory.path().join("words");
+    std::fs::write(&words, format!("--listen\n{}\n", V4.listen)).unwrap();
+    let mut service =
+        serve_in(directory, &["@words", WITH_CONTROL[0], WITH_CONTROL[1], "--probation", "100ms"]);
+    let mut client = FarAway::answered(&service, V4);
+    std::fs::write(words, "").unwrap();
+    service.signal(Signal::HUP);
+    service.target.wait_stderr("A successor accepts", LIMIT).unwrap();
+    // Probation is over before its round trip is.
+    let end = client.goes_on_and_leaves();
+    assert!(end.starts_with("closed behind b'HTTP/1.1 200 OK"), "{end}");
+    assert_eq!(service.operate("stop", &[]).code, Some(0));
 }

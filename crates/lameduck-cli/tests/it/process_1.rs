@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lameduck_verify::probe::http1::pipelined;
-use lameduck_verify::probe::{Until, watch};
+use lameduck_verify::probe::{Until, Wire, watch};
 use lameduck_verify::target::{Ready, Signal, Target, proc};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
@@ -76,6 +76,18 @@ impl Container {
             let words = self.service.target.stderr();
             assert!(Instant::now() < deadline, "{inside:?}, not {wanted}: {words}");
             std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Upgrades until the new version keeps the service.
+    fn upgrade_for_good(&self) {
+        loop {
+            assert_eq!(self.service.operate("upgrade", &[]).code, Some(0));
+            // Asked in its probation it does as it is told.
+            let rollback = self.service.operate("rollback", &[]);
+            if rollback.stderr.contains("probation is over") {
+                return;
+            }
         }
     }
 
@@ -169,6 +181,32 @@ fn process_1_ends_with_a_service_that_crashes() {
     let service = container.wait_processes(1)[0];
     container.signal(service, Signal::KILL);
     container.ends_with(137);
+}
+
+/// The generation that serves dies, and an older one finishes what it has in hand, and ends well: whether it is still the
+/// dead one's parent or not, and whether the container is told to stop meanwhile or not.
+#[test]
+fn process_1_does_not_end_well_when_the_generation_that_served_crashed() {
+    for (upgrades, is_stopped) in [(1, false), (1, true), (2, false), (2, true)] {
+        let Some(mut container) = Container::start(&["--probation", "1ms"]) else { return };
+        let mut upload = Wire::connect(&container.service.place("/").address).unwrap();
+        upload.send(b"POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nha").unwrap();
+        container.service.wait_in_hand(1);
+        (0..upgrades).for_each(|_| container.upgrade_for_good());
+        container.wait_processes(2);
+        let (_, serves) = container.version();
+        container.shell(&format!("kill -KILL {serves}"));
+        if is_stopped {
+            container.stop();
+        }
+        upload.send(b"lf").unwrap();
+        assert!(watch(std::slice::from_mut(&mut upload), Until::Closed, LIMIT).unwrap());
+        let received = String::from_utf8_lossy(upload.received());
+        assert!(received.starts_with("HTTP/1.1 200"), "{received}");
+        container.ends_with(137);
+        let words = container.service.last_words();
+        assert!(words.contains("Ending with code 137: so did pid "), "{words}");
+    }
 }
 
 /// Whoever died on probation did not end the service: its predecessor had it back.

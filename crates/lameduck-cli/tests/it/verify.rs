@@ -95,7 +95,8 @@ fn the_reference_service_declares_what_the_rarer_cases_need() {
 fn a_run_that_cannot_test_says_why_in_one_line_and_ends_with_2() {
     let sleeps = ["--", "sh", "-c", "sleep 0.1; exit 7 # {port}"];
     let unreachable = ["--url", "http://127.0.0.1:1/", "--action", "true"];
-    let cases: [(&[&str], &str); 8] = [
+    let daemon = ["--", "sh", "-c", "sleep 9 >&- 2>&- & # {port}"];
+    let cases: [(&[&str], &str); 11] = [
         (&[], "nothing to test"),
         (&["--", "sleep", "9"], "does not say where it listens"),
         (
@@ -105,7 +106,10 @@ fn a_run_that_cannot_test_says_why_in_one_line_and_ends_with_2() {
         (&["--case", "SIG/99", "--adapter", "lameduck"], "no case is called SIG/99"),
         (&["--json", "/nowhere/x.json", "--adapter", "lameduck"], "/nowhere/x.json"),
         (&["--", "/nowhere/program", "{port}"], "/nowhere/program"),
-        (&sleeps, "it ended before it was ready"),
+        (&sleeps, "it ended before it was ready (exit code 7)"),
+        (&daemon, "is told to stay in the foreground"),
+        (&["--adapter", "/"], "read /: Is a directory"),
+        (&["--adapter", "/dev/zero"], "/dev/zero: longer than 1 MiB"),
         (&unreachable, "the target does not answer"),
     ];
     for (arguments, expected) in cases {

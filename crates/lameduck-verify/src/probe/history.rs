@@ -42,6 +42,11 @@ impl Wire {
         exchange.collect()
     }
 
+    /// What in the bytes that came is not HTTP/1.1, if it is not.
+    pub fn malformed(&self) -> Option<&'static str> {
+        self.malformed
+    }
+
     /// The port on this side, of a TCP connection.
     pub fn local_port(&self) -> std::io::Result<Option<u16>> {
         Ok(self.socket.local_addr()?.as_socket().map(|address| address.port()))

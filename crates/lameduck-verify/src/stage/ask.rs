@@ -48,7 +48,8 @@ pub fn ask(place: &Place, limit: Duration) -> io::Result<Asked> {
     probe::watch(std::slice::from_mut(&mut wire), Until::Answered, limit)?;
     let Some(status) = wire.answers().last().map(|head| head.status) else {
         let fate = wire.fates()[0].name();
-        return Err(io::Error::other(format!("GET {place} was not answered: {fate}")));
+        let why = wire.malformed().map(|why| format!(" ({why})")).unwrap_or_default();
+        return Err(io::Error::other(format!("GET {place} was not answered: {fate}{why}")));
     };
     let text = String::from_utf8_lossy(wire.received());
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));

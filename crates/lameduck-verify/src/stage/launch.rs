@@ -6,7 +6,7 @@ use super::scratch::Scratch;
 use crate::adapter::{Adapter, Readiness, Values};
 use crate::address::{Place, Scheme};
 use crate::case::Fault;
-use crate::target::{READY_LIMIT, Ready, Start, Target};
+use crate::target::{READY_LIMIT, Ready, Start, Target, last_words};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -211,7 +211,9 @@ fn not_ready_yet(target: &mut Target, deadline: Instant, why: &str) -> Result<()
     if !target.is_running() {
         // Its last words may still be on their way through the pipe.
         let said = target.whole_stderr(LOOK_LIMIT).unwrap_or_else(|_| target.stderr());
-        return Err(Fault(format!("the target ended before it was ready; it wrote: {said}")));
+        let (ended, said) = (target.early_end(), last_words(&said));
+        let wrote = if said.is_empty() { String::new() } else { format!("; it wrote: {said}") };
+        return Err(Fault(format!("the target {ended}{wrote}")));
     }
     if Instant::now() >= deadline {
         return Err(Fault(format!("the target was not ready within {READY_LIMIT:?}: {why}")));

@@ -60,11 +60,21 @@ impl Capture {
 
     /// The first whole line with `text`, or why there is none.
     pub(super) fn wait_line(&self, text: &str, limit: Duration) -> Result<String, &'static str> {
-        let is_absent = |state: &mut State| !state.closed && line(&state.bytes, text).is_none();
+        // Each line is looked at once, however much comes and however often this is woken.
+        let (mut looked, mut found) = (0, None);
+        let is_absent = |state: &mut State| {
+            let fresh = &state.bytes[looked..];
+            if let Some(last) = fresh.iter().rposition(|byte| *byte == b'\n') {
+                found = line(&fresh[..last], text);
+                looked += last + 1;
+            }
+            !state.closed && found.is_none()
+        };
         let state = self.shared.lock();
         let waited = self.shared.changed.wait_timeout_while(state, limit, is_absent);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        match line(&state.bytes, text) {
+        drop(state);
+        match found {
             Some(line) => Ok(line),
             None if timeout.timed_out() => Err("in time it did not say"),
             None => Err("it ended and never said"),
@@ -127,8 +137,8 @@ impl Shared {
     }
 }
 
-fn line(bytes: &[u8], text: &str) -> Option<String> {
-    let whole = &bytes[..bytes.iter().rposition(|byte| *byte == b'\n')?];
+/// The first of these lines that has the text.
+fn line(whole: &[u8], text: &str) -> Option<String> {
     let mut lines = whole.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
     lines.find(|line| line.contains(text)).map(|line| line.trim_end().to_owned())
 }

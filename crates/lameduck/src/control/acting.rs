@@ -24,7 +24,10 @@ impl Control {
                     let cut_at = self.life().cut_at();
                     self.command(Command::CloseGate { closing, cut_at });
                 }
-                GenerationAction::LetGo => self.command(Command::LetGo),
+                GenerationAction::LetGo => {
+                    let cut_at = self.life().cut_at();
+                    self.command(Command::LetGo { cut_at });
+                }
                 action => self.upgrade_acts(action),
             }
         }
@@ -81,6 +84,11 @@ impl Control {
                 // Until now background tasks went on, in case the service came back.
                 self.hands.drain.cancel();
                 self.hands.teller.handed_over(Instant::now());
+                if self.life().cause() == Some(Cause::Successor)
+                    && let Some(upgrades) = &self.hands.upgrades
+                {
+                    upgrades.successor_keeps();
+                }
             }
             // The generation's own.
             Action::Accept

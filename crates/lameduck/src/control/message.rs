@@ -21,8 +21,9 @@ pub(crate) enum Command {
     OpenGate,
     /// Close the listeners well before work is cut; answer with [`Input::GateClosed`].
     CloseGate { closing: Closing, cut_at: Option<Instant> },
-    /// Close the copies kept for a way back; answer with [`GenerationInput::CopiesClosed`].
-    LetGo,
+    /// Close the copies kept for a way back, and what the successor does not have well before work is cut; answer with
+    /// [`GenerationInput::CopiesClosed`].
+    LetGo { cut_at: Option<Instant> },
     /// Close the resources by then; answer with [`Input::Closed`].
     CloseResources { until: Option<Instant> },
     /// Give a sign of life; answer with [`Message::Alive`].

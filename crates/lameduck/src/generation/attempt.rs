@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{AttemptId, EXIT, Heir, LineId, Ticket};
 use crate::takeover::Limits;
 use crate::takeover::predecessor::Predecessor;
-use crate::takeover::wire::{Hello, Why};
+use crate::takeover::wire::{Hello, Reason, Why};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Attempt {
@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) is_told: bool,
     /// It was told to accept, and may have taken the control name.
     pub(super) may_have_the_name: bool,
+    /// It is not wanted, and its process was asked to leave.
+    pub(super) is_asked_to_leave: bool,
 }
 
 /// The process of a successor.
@@ -77,6 +79,7 @@ impl Attempt {
             has_begun: process == Process::BeingStarted,
             is_told: false,
             may_have_the_name: false,
+            is_asked_to_leave: false,
         }
     }
 
@@ -144,12 +147,13 @@ impl Attempt {
     }
 
     /// Says so.
-    pub(super) fn under_way(&self, now: Instant) -> String {
+    pub(super) fn under_way(&self, now: Instant) -> Why {
         let seconds = now.saturating_duration_since(self.began).as_secs_f64();
-        match self.pid.or((self.speaks > 0).then_some(self.speaks)) {
+        let text = match self.pid.or((self.speaks > 0).then_some(self.speaks)) {
             Some(pid) => format!("an upgrade is under way for {seconds:.1} s (pid {pid})"),
             None => format!("an upgrade is under way for {seconds:.1} s"),
-        }
+        };
+        Why::new(Reason::AnotherStarting, text)
     }
 
     /// Why it failed; nothing as long as its exit will say more.
@@ -169,6 +173,13 @@ impl Attempt {
     pub(super) fn is_unwanted(&self) -> bool {
         let runs = matches!(self.process, Process::BeingStarted | Process::Runs);
         self.stage == Stage::Over && runs
+    }
+
+    /// Whether it was told why it is not wanted, and leaves by itself when it has heard: a signal could come first, and
+    /// it would take that for the reason.
+    pub(super) fn leaves_by_itself(&self) -> bool {
+        let is_told = |why: &Why| why.reason != Reason::Stopping;
+        !self.is_gone && self.refused.as_ref().is_some_and(is_told)
     }
 
     /// Whether nothing will ever happen here again.

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::attempt::{Attempt, Process, Stage};
 use super::{
-    Action, AttemptId, EXIT, Generation, KILL_AFTER, LineId, QUEUED, Queue, STARTING, STOPPING,
-    Ticket, refused,
+    Action, AttemptId, EXIT, Generation, KILL_AFTER, LineId, QUEUED, Queue, Ticket, refused,
+    starting, stopping,
 };
 use crate::phase::{self, Cause, Phase, Refusal};
 use crate::takeover::Inventory;
@@ -19,7 +19,7 @@ impl Generation {
             return self.refuse_upgrade(Some(ticket), why);
         }
         if self.is_beginning() {
-            return self.refuse_upgrade(Some(ticket), STARTING.to_owned());
+            return self.refuse_upgrade(Some(ticket), starting());
         }
         let waits = self.waiting.len();
         let under_way = self.attempts.iter_mut().find(|attempt| attempt.is_under_way());
@@ -27,7 +27,7 @@ impl Generation {
         match queue {
             Queue::Join if attempt.tickets.len() < QUEUED => attempt.tickets.push(ticket),
             Queue::Wait if waits < QUEUED => {
-                let why = attempt.under_way(now);
+                let why = attempt.under_way(now).text;
                 self.waiting.push(ticket);
                 self.actions.push_back(Action::UpgradeFollows(why));
             }
@@ -39,23 +39,24 @@ impl Generation {
     }
 
     /// Why no upgrade can begin here, if none can.
-    pub(super) fn no_upgrade(&self) -> Option<String> {
+    pub(super) fn no_upgrade(&self) -> Option<Why> {
+        let handed_on = |text: String| Some(Why::new(Reason::HandedOn, text));
         let handed = self.attempts.iter().find_map(Attempt::handed);
         match (self.life.phase(), self.life.cause(), handed) {
-            (_, Some(Cause::Successor), Some(heir)) => Some(format!(
+            (_, Some(Cause::Successor), Some(heir)) => handed_on(format!(
                 "generation {} (pid {}) has taken over: ask it",
                 heir.generation, heir.pid
             )),
             (_, Some(Cause::Successor | Cause::Predecessor), _) => {
-                Some("this generation has handed the service on and is finishing".to_owned())
+                handed_on("this generation has handed the service on and is finishing".to_owned())
             }
-            (_, Some(Cause::Signal(_) | Cause::Request), _) => Some(STOPPING.to_owned()),
-            (Phase::Starting, None, _) => Some(STARTING.to_owned()),
+            (_, Some(Cause::Signal(_) | Cause::Request), _) => Some(stopping()),
+            (Phase::Starting, None, _) => Some(starting()),
             (_, None, _) => None,
         }
     }
 
-    pub(super) fn refuse_upgrade(&mut self, ticket: Option<Ticket>, why: String) {
+    pub(super) fn refuse_upgrade(&mut self, ticket: Option<Ticket>, why: Why) {
         self.actions.push_back(Action::UpgradeRefused { ticket, why });
     }
 
@@ -355,9 +356,30 @@ impl Generation {
             return;
         };
         if attempt.process == Process::Runs && attempt.timer.is_none() {
+            match attempt.leaves_by_itself() {
+                true => attempt.timer = Some(now + EXIT),
+                false => self.ask_to_leave(now, id),
+            }
+        }
+    }
+
+    fn ask_to_leave(&mut self, now: Instant, id: AttemptId) {
+        if let Some(attempt) = self.attempt(id) {
+            attempt.is_asked_to_leave = true;
             attempt.timer = Some(now + KILL_AFTER);
             self.actions.push_back(Action::End(id));
         }
+    }
+
+    /// Nobody has time any more for those who were to leave by themselves.
+    pub(super) fn hurry_the_unwanted(&mut self, now: Instant) {
+        let waits = |attempt: &&Attempt| {
+            let runs = attempt.process == Process::Runs;
+            attempt.stage == Stage::Over && runs && !attempt.is_asked_to_leave
+        };
+        let waiting: Vec<_> =
+            self.attempts.iter().filter(waits).map(|attempt| attempt.id).collect();
+        waiting.into_iter().for_each(|id| self.ask_to_leave(now, id));
     }
 
     pub(super) fn exited(&mut self, now: Instant, id: AttemptId, how: String) {
@@ -393,12 +415,16 @@ impl Generation {
             (Stage::Talks | Stage::Accepts, Process::Gone) => {
                 self.gone(now, id);
             }
+            (Stage::Over, Process::Runs) if !attempt.is_asked_to_leave => {
+                self.ask_to_leave(now, id);
+            }
             (Stage::Over, Process::Runs) => self.actions.push_back(Action::Kill(id)),
             (Stage::Talks | Stage::Accepts | Stage::Over, _) => {}
         }
     }
 
-    pub(super) fn leaving(&mut self, until: Instant) {
+    pub(super) fn leaving(&mut self, now: Instant, until: Instant) {
+        self.hurry_the_unwanted(now);
         for attempt in self.attempts.iter_mut().filter(|attempt| attempt.is_unwanted()) {
             attempt.timer = attempt.timer.map(|at| at.min(until));
         }

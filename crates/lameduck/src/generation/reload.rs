@@ -10,6 +10,7 @@ use super::attempt::Attempt;
 use super::{Action, Generation};
 use crate::phase::Cause;
 use crate::takeover::successor::Successor;
+use crate::takeover::wire::{Reason, Why};
 
 /// What is still to be done for signals that came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -38,7 +39,7 @@ impl Generation {
                 Some(Cause::Signal(_) | Cause::Request) | None => self.refuse_upgrade(None, why),
             }
         } else if let Some(attempt) = under_way {
-            let why = attempt.under_way(now);
+            let why = attempt.under_way(now).text;
             self.reloads.follows = true;
             self.actions.push_back(Action::UpgradeFollows(why));
         } else if self.is_between() {
@@ -81,9 +82,9 @@ impl Generation {
     }
 
     /// Nothing follows any more.
-    pub(super) fn forget_reloads(&mut self, why: &str) {
+    pub(super) fn forget_reloads(&mut self, why: &Why) {
         if std::mem::take(&mut self.reloads.follows) {
-            self.refuse_upgrade(None, why.to_owned());
+            self.refuse_upgrade(None, why.clone());
         }
     }
 
@@ -102,7 +103,7 @@ impl Generation {
         let again = std::mem::take(&mut self.reloads.passing) == Passing::ToldAndAgain;
         match (done, self.life.cause()) {
             (Err(_), None) => self.reload(now),
-            (Err(why), Some(_)) => self.refuse_upgrade(None, why),
+            (Err(why), Some(_)) => self.refuse_upgrade(None, Why::new(Reason::HandedOn, why)),
             (Ok(()), _) if again => self.reload(now),
             (Ok(()), _) => {}
         }

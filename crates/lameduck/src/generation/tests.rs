@@ -51,7 +51,7 @@ impl Run {
                 Action::UpgradeFollows(_) => self.follows += 1,
                 Action::CountDraining(line) => self.counts_for.push(line),
                 Action::Send(line, Message::Refuse(_)) => self.turned_away.push(line),
-                Action::UpgradeRefused { ticket: None, why } => self.refused.push(why),
+                Action::UpgradeRefused { ticket: None, why } => self.refused.push(why.text),
                 _ => {}
             }
         }

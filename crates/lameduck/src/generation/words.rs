@@ -210,7 +210,7 @@ pub enum Action {
         /// Who asked, if somebody waits for the answer.
         ticket: Option<Ticket>,
         /// Why.
-        why: String,
+        why: Why,
     },
     /// The upgrade under way may have begun before the newest version was there: one more follows.
     UpgradeFollows(String),

@@ -221,6 +221,11 @@ async fn first_bytes(
             if let Some(first) = protocol(read) {
                 return Poll::Ready(first);
             }
+            let goes = may_move.along(moving, stream.entry()) == MayMove::Yes;
+            // Before it is read: what has come meanwhile was sent to whoever serves.
+            if read.is_empty() && goes && stream.entry().told() == Told::Move {
+                return Poll::Ready(First::Idle);
+            }
             let mut bytes = [0; FIRST_READ];
             let mut buf = ReadBuf::new(&mut bytes);
             match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
@@ -230,9 +235,6 @@ async fn first_bytes(
                 Poll::Pending => {
                     let told = stream.entry().told();
                     let may_move = may_move.along(moving, stream.entry());
-                    if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
-                        return Poll::Ready(First::Idle);
-                    }
                     let silence = may_move.linger(told, lingers);
                     let wait = match read.len() {
                         0 => silence.unwrap_or_default(),
@@ -367,6 +369,11 @@ where
             if moves != *may_move {
                 // Before hyper is polled: the answer that it is about to write is to say so.
                 wire.is_to_go();
+            }
+            // What has come meanwhile goes with it, unread: it was sent to whoever serves.
+            let is_idle = moves == MayMove::Yes && wire.is_between_requests();
+            if told == Told::Move && asked == Asked::No && is_idle {
+                return Poll::Ready(Ended::Moves);
             }
             if Pin::new(&mut connection).poll(cx).is_ready() {
                 return Poll::Ready(Ended::Hyper);

@@ -111,7 +111,7 @@ impl Lifecycle {
         self.shared.control.send(Message::Upgrade { queue: Queue::Refuse, reply });
         match outcome.await {
             Ok(Outcome::Upgraded(successor)) => Ok((successor.pid, successor.generation)),
-            Ok(Outcome::Failed(why)) => Err(fail(why)),
+            Ok(Outcome::Failed(why)) => Err(fail(why.text)),
             // Only who waits for one that is under way is told to ask again.
             Ok(Outcome::AskAgain) | Err(_) => Err(fail("the service is ending".to_owned())),
         }

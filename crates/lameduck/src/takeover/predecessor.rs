@@ -214,7 +214,7 @@ impl Predecessor {
                 State::Initialising { .. } | State::Probing | State::Saving | State::Committed,
                 Message::Refuse(why),
             ) => {
-                self.fail(why);
+                self.fail(of_the_other(why));
             }
             (State::Probing | State::Saving, Message::Status(status)) => {
                 self.actions.push_back(Action::Progress(status.text));
@@ -481,6 +481,14 @@ impl Predecessor {
 
     fn send(&mut self, message: Message) {
         self.actions.push_back(Action::Send(message));
+    }
+}
+
+/// What a successor gave up for. One that was told to stop means itself, and not this generation.
+fn of_the_other(why: Why) -> Why {
+    match why.reason {
+        Reason::Stopping => ended("because it was told to stop"),
+        _ => why,
     }
 }
 

@@ -146,7 +146,7 @@ const _: () = {
     let unread = (FIELD_HEADER + MAX_UNREAD) + (FIELD_HEADER + 8);
     assert!(HEADER + name + address + unread + session <= MAX_FRAME);
     assert!(HEADER + MAX_ARGUMENTS * (FIELD_HEADER + MAX_ARGUMENT) + MAX_VERB <= MAX_FRAME);
-    assert!(HEADER + (FIELD_HEADER + MAX_REPLY) + 2 * byte <= MAX_FRAME);
+    assert!(HEADER + (FIELD_HEADER + MAX_REPLY) + 2 * byte + (FIELD_HEADER + 2) <= MAX_FRAME);
     assert!(2 * MAX_LISTENERS + MAX_ADDED + MAX_KINDS + MAX_SERVERS + 2 < MAX_FIELDS);
 };
 

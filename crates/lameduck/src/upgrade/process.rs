@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::generation::{AttemptId, EXIT};
 use crate::log::Log;
-use crate::zombie::{await_exit, has_exited, number};
+use crate::zombie::{await_exit, ended, has_exited, number};
 
 /// How long an unwanted successor may take to leave when this process itself is about to leave: whoever it left behind would have nobody to kill it.
 pub const LEAVE_WITH_US: Duration = Duration::from_millis(500);
@@ -28,6 +29,8 @@ pub(crate) struct Process {
     words: Arc<Mutex<Vec<u8>>>,
     /// Locked while it is signalled and while it is reaped, so that no other process can have its number meanwhile.
     presence: Arc<watch::Sender<Presence>>,
+    /// It has the service for good.
+    keeps: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,9 @@ enum Presence {
     /// As far as is known: it keeps its number until it is reaped.
     Runs,
     Reaped,
+    /// It had the service for good and ended badly: its end is for whoever inherits it to hear, which is process 1 of a
+    /// container. This generation only finishes what it has in hand, and its own end would say that all was well.
+    Left,
 }
 
 /// Every process that was started here and was not reaped yet.
@@ -54,7 +60,7 @@ impl Started {
         let started = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for process in started.iter().filter(|process| process.has_ended()) {
             let mut presence = process.presence.subscribe();
-            let reaped = presence.wait_for(|presence| *presence == Presence::Reaped);
+            let reaped = presence.wait_for(|presence| *presence != Presence::Runs);
             let _ = tokio::time::timeout(EXIT, reaped).await;
         }
     }
@@ -70,7 +76,8 @@ impl Process {
         exited: impl FnOnce(Exited) + Send + 'static,
     ) -> Process {
         let presence = Arc::new(watch::Sender::new(Presence::Runs));
-        let process = Process { pid: child.id(), words: Arc::default(), presence };
+        let keeps = Arc::default();
+        let process = Process { pid: child.id(), words: Arc::default(), presence, keeps };
         let (words, log) = (Arc::clone(&process.words), Arc::clone(log));
         let (read, all_read) = std::sync::mpsc::channel();
         let passing_on = std::thread::Builder::new().name("lameduck-words".to_owned());
@@ -81,14 +88,20 @@ impl Process {
             // Nobody listens any more when a process it started still holds the pipe.
             let _ = read.send(());
         }));
-        let Process { pid, presence, .. } = process.clone();
+        let Process { pid, presence, keeps, .. } = process.clone();
         let waiting = std::thread::Builder::new().name("lameduck-child".to_owned());
         drop(waiting.spawn(move || {
             await_exit(pid);
             let mut status = Err(io::ErrorKind::NotFound.into());
             presence.send_modify(|presence| {
-                status = child.wait();
-                *presence = Presence::Reaped;
+                let bad_end = match keeps.load(Ordering::Acquire) {
+                    true => ended(pid).filter(|status| !status.success()),
+                    false => None,
+                };
+                (status, *presence) = match bad_end {
+                    Some(status) => (Ok(status), Presence::Left),
+                    None => (child.wait(), Presence::Reaped),
+                };
             });
             let _ = all_read.recv_timeout(EXIT);
             exited(Exited {
@@ -110,9 +123,18 @@ impl Process {
         self.pid
     }
 
-    /// Whether nothing is left of it but its words.
+    /// Whether nothing is left of it but its words, or its end for another to hear.
     fn is_reaped(&self) -> bool {
-        *self.presence.borrow() == Presence::Reaped
+        *self.presence.borrow() != Presence::Runs
+    }
+
+    /// It has the service for good, unless it died before it could be told.
+    pub(super) fn keeps(&self) {
+        // The borrow is the lock.
+        let presence = self.presence.borrow();
+        if *presence == Presence::Runs && !has_exited(self.pid) {
+            self.keeps.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn last_words(&self) -> String {

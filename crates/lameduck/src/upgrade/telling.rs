@@ -11,7 +11,7 @@ pub(crate) enum Outcome {
     Upgraded(Heir),
     /// The successor is to be asked for one more.
     AskAgain,
-    Failed(String),
+    Failed(Why),
 }
 
 impl Upgrades {
@@ -32,18 +32,15 @@ impl Upgrades {
     }
 
     pub(super) fn upgrade_failed(&mut self, attempt: AttemptId, why: &Why, tickets: Vec<Ticket>) {
-        let why = match why.text.as_str() {
-            "" => why.to_string(),
-            text => text.to_owned(),
-        };
+        let text = why.in_words();
         // Its last words stand in the log already.
-        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {why}"));
+        self.parts.log.line("upgrade-failed", &format!("Upgrade failed, serving on: {text}"));
         let words = self.processes.get(attempt).map(Process::last_words).unwrap_or_default();
         let told = match words.as_str() {
-            "" => why,
-            words => format!("{why}{LAST_WORDS_FOLLOW}{words}"),
+            "" => text,
+            words => format!("{text}{LAST_WORDS_FOLLOW}{words}"),
         };
-        self.answer(tickets, &Outcome::Failed(told));
+        self.answer(tickets, &Outcome::Failed(Why::new(why.reason, told)));
     }
 
     pub(super) fn answer(&mut self, tickets: Vec<Ticket>, outcome: &Outcome) {

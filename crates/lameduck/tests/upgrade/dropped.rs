@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use lameduck::operate::Verb;
 use lameduck_verify::load::{Load, Mode, Until};
+use lameduck_verify::target::Signal;
 
-use crate::support::{BOUND, Conversation, Setup, free_address, wait, who};
+use crate::support::{BOUND, Conversation, Setup, free_address, times, wait, who};
 
 /// Clients of a load.
 const CLIENTS: usize = 32;
@@ -76,10 +78,70 @@ fn a_connection_that_was_busy_while_its_address_was_dropped_two_upgrades_later_i
     service.stop();
 }
 
+/// Until its successor keeps the service, whoever comes to the address is answered there, by the one that has it.
+#[test]
+fn a_dropped_address_is_served_again_after_a_rollback() {
+    for way in ["rollback", "death"] {
+        let extra = free_address();
+        let mut service = Setup::new().listen(extra).wish("probation 3600000").start();
+        let first = service.target.pid();
+        service.wish(&format!("drop {extra}"));
+        let (second, _) = service.upgrade();
+        assert_eq!(who(&Conversation::tcp(extra).get("/")).1, first);
+        match way {
+            "rollback" => assert_eq!(service.ask(Verb::Rollback).code, 0),
+            _ => service.signal(second, Signal::KILL),
+        }
+        service.wait_processes(&[first]);
+        service.wait_named();
+        let mut kept = Conversation::tcp(extra);
+        for _ in 0..2 {
+            assert_eq!(who(&kept.get("/")).1, first, "it is an address like any other again");
+        }
+        assert_eq!(who(&service.get("/")).1, first);
+        // And it can be dropped once more, by one that keeps the service.
+        let (third, _) = service.upgrade();
+        assert_eq!(who(&kept.get("/")).1, first);
+        service.upgrade();
+        wait(|| std::net::TcpStream::connect(extra).is_err(), || extra.to_string());
+        assert_ne!(third, second);
+        service.stop();
+    }
+}
+
+/// One that comes after it and has the address again binds it anew: by then it is closed.
+#[test]
+fn an_address_that_was_dropped_can_be_had_again_by_the_next() {
+    let extra = free_address();
+    let service = Setup::new().listen(extra).wish("probation 3600000").start();
+    for _ in 0..times(3) {
+        service.wish(&format!("drop {extra}\nprobation 3600000"));
+        service.upgrade();
+        service.wish("probation 3600000");
+        let (pid, generation) = service.upgrade();
+        assert_eq!(who(&Conversation::tcp(extra).get("/")), (generation, pid));
+    }
+    service.stop();
+}
+
+/// Nothing is in hand, and the process stays for the address until the way back is closed.
+#[test]
+fn a_stop_on_probation_ends_the_one_that_still_has_a_dropped_address() {
+    let extra = free_address();
+    let mut service = Setup::new().listen(extra).wish("probation 3600000").start();
+    service.wish(&format!("drop {extra}"));
+    let (second, _) = service.upgrade();
+    service.target.signal(Signal::TERM).unwrap();
+    service.wait_processes(&[second]);
+    assert!(std::net::TcpStream::connect(extra).is_err());
+    assert_eq!(who(&service.get("/")).1, second);
+    service.stop();
+}
+
 /// A load on an address until nobody listens there any more.
 fn dropped_under(mode: Mode, pause: Duration) {
     let extra = free_address();
-    let service = Setup::new().listen(extra).start();
+    let service = Setup::new().listen(extra).wish("probation 50").start();
     let place = format!("http://{extra}/").parse().unwrap();
     let load = Load::new(place, mode).connections(CLIENTS).pause(pause);
     let running = load.until(Until::Gone { at_most: BOUND }).start().unwrap();

@@ -148,7 +148,7 @@ fn one_that_adds_a_taken_address_is_told_the_address() {
 #[test]
 fn a_dropped_address_is_closed_after_the_commit_and_not_before() {
     let extra = free_address();
-    let service = Setup::new().listen(extra).start();
+    let service = Setup::new().listen(extra).wish("probation 50").start();
     service.wish(&format!("drop {extra}\npanic-late"));
     service.fail_to_upgrade();
     Conversation::tcp(extra).get("/");

@@ -13,5 +13,6 @@ mod numbers;
 mod probation;
 mod probes;
 mod signals;
+mod starts;
 mod superior;
 mod support;

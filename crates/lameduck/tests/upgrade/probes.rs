@@ -1,6 +1,6 @@
 //! F10: a successor that says that it is ready, and would not answer well, changes nothing.
 
-use lameduck::operate::Verb;
+use lameduck::operate::{Reason, Verb};
 use lameduck::takeover::PROBE_TIMEOUT;
 use lameduck_verify::load::{Load, Mode, Until};
 use lameduck_verify::target::{Ready, Signal};
@@ -40,7 +40,8 @@ fn one_that_answers_its_probe_late_but_well_takes_over() {
 
 #[test]
 fn one_that_answers_its_probe_badly_is_told_with_path_status_and_generation() {
-    let service = Service::start();
+    let mut service = Service::start();
+    let first = service.target.pid();
     for (wish, told) in [
         ("health 500", "generation 2 answered 500 Internal Server Error to GET /health"),
         ("health 302", "generation 3 answered 302 Found to GET /health"),
@@ -48,9 +49,15 @@ fn one_that_answers_its_probe_badly_is_told_with_path_status_and_generation() {
     ] {
         // Of two wishes the first counts.
         service.wish(&format!("{wish}\n{PROBED}"));
-        let why = service.fail_to_upgrade();
-        assert!(why.contains(told), "{why}");
+        let answer = service.ask(Verb::Upgrade);
+        assert!(answer.text.contains(told), "{}", answer.text);
+        assert_eq!(answer.reason, Some(Reason::Failed));
+        service.wait_processes(&[first]);
+        // It says so itself, and takes nothing else for the reason.
+        service.target.wait_stderr(&format!("Not taking over: {told}"), BOUND).unwrap();
     }
+    let words = service.target.stderr();
+    assert_eq!(words.matches("Not taking over: ").count(), 3, "{words}");
     service.wish(PROBED);
     service.upgrade();
     service.stop();

@@ -289,7 +289,22 @@ fn protocol_1_command_and_reply() {
         0200 02000000 "ok"
         0300 01000000 01
         "#,
-        Message::Reply(Reply { code: 0, text: "ok".to_owned(), last: true }),
+        Message::Reply(Reply { code: 0, text: "ok".to_owned(), last: true, reason: None }),
+    );
+    golden(
+        r#"
+        "LAME" 0100 2100 0000 0000 1e000000
+        0100 01000000 01
+        0200 02000000 "no"
+        0300 01000000 01
+        0480 02000000 0300                      # too many generations; may be skipped
+        "#,
+        Message::Reply(Reply {
+            code: 1,
+            text: "no".to_owned(),
+            last: true,
+            reason: Some(Reason::TooManyGenerations),
+        }),
     );
 }
 

@@ -191,7 +191,10 @@ fn commands_and_replies_are_limited() {
     refused(command(33, 0, 1), "Command: field `verb` has 33 bytes, 32 are the most");
     refused(command(1, 33, 1), "Command: field `argument` is there 33 times, 32 are the most");
     refused(command(1, 1, 1025), "Command: field `argument` has 1025 bytes, 1024 are the most");
-    let reply = |length| Message::Reply(Reply { code: 255, text: long(length), last: false });
+    let reply = |length| {
+        let (text, reason) = (long(length), Some(Reason::HandedOn));
+        Message::Reply(Reply { code: 255, text, last: false, reason })
+    };
     fits(reply(wire::MAX_REPLY));
     refused(reply(32769), "Reply: field `text` has 32769 bytes, 32768 are the most");
 }

@@ -36,6 +36,7 @@ fn reason() -> impl Strategy<Value = Reason> {
         Just(Reason::Failed),
         Just(Reason::Stopping),
         Just(Reason::Operator),
+        Just(Reason::HandedOn),
         (1000_u16..).prop_map(Reason::Other),
     ]
 }
@@ -125,11 +126,8 @@ pub fn message() -> impl Strategy<Value = Message> {
         .prop_map(|(text, millis)| Status { text, extend: Duration::from_millis(millis.into()) });
     let command = (name(), vec(name(), 0..10))
         .prop_map(|(verb, arguments)| Command { verb: verb.chars().take(8).collect(), arguments });
-    let reply = (any::<u8>(), text(), any::<bool>()).prop_map(|(code, text, last)| Reply {
-        code,
-        text,
-        last,
-    });
+    let reply = (any::<u8>(), text(), any::<bool>(), option::of(reason()))
+        .prop_map(|(code, text, last, reason)| Reply { code, text, last, reason });
     prop_oneof![
         hello().prop_map(Message::Hello),
         refuse().prop_map(Message::Refuse),

@@ -1,7 +1,7 @@
 """A client far away: speaks TCP by hand over a TUN device, so that its round trip is as long as it likes.
 
 Says "answered" when its SYN was, and once told "go" completes the handshake a round trip later, with a request right behind
-it. Then it says what came of it.
+it; told "go and leave" it asks for the end of the connection too. Then it says what came of it.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ OWN_PORT = 40000
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 # As far as most packets on the net have come; only 255 passes a shut gate.
 TTL = 64
-REQUEST = b"GET /version HTTP/1.1\r\nhost: far.example\r\n\r\n"
+REQUEST = b"GET /version HTTP/1.1\r\nhost: far.example\r\n"
 
 
 def attach(name):
@@ -99,8 +99,10 @@ number += 1
 acknowledged = found[1] + 1
 say("answered")
 
-if sys.stdin.readline().strip() != "go":
+order = sys.stdin.readline().strip()
+if order not in ("go", "go and leave"):
     sys.exit()
+REQUEST += b"connection: close\r\n\r\n" if order == "go and leave" else b"\r\n"
 time.sleep(ROUND_TRIP)
 os.write(device, segment(ACK, number, acknowledged))
 os.write(device, segment(ACK | PSH, number, acknowledged, REQUEST))

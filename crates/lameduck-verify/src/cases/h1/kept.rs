@@ -21,8 +21,8 @@ const FIELD_BYTES: usize = 120;
 /// How long a slow request holds the drain, where the target lets it be chosen.
 const HOLD: Duration = Duration::from_millis(500);
 
-/// When the requests of H1/4 come. Most at the moment of the stop: a race that is won once is not won always. The Go
-/// program loses one in three of four that it is told of in their middle, and in one of two that wait beside the stop.
+/// When the requests of H1/4 come. Most at the moment of the stop: a race that is won once is not won always. Of those that
+/// the Go program met, three in four of the one kind lost requests, and one in two of the other.
 const CROSSINGS: [Crossing; 10] = [
     Crossing::Taken,
     Crossing::Waiting,

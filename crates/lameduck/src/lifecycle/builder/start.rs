@@ -199,6 +199,9 @@ impl Builder {
         let place = Place::prepare(control).map_err(fail)?;
         let asked = respawn::asked_to_take_over();
         let respawned = asked.is_some();
+        // Of two that start at once the second finds the first.
+        let is_first = asked.is_none() && self.takeover == Takeover::WhenAsked;
+        let _claim = if is_first { place.claim().map_err(fail)? } else { None };
         let predecessor = match (asked, self.takeover) {
             (Some(asked), _) => Some(asked),
             (None, Takeover::Always) => Some(place.name().to_owned()),

@@ -199,7 +199,7 @@ impl Why {
 }
 
 impl Reason {
-    const CODES: [(Reason, u16); 13] = [
+    const CODES: [(Reason, u16); 14] = [
         (Reason::NotServing, 1),
         (Reason::AnotherStarting, 2),
         (Reason::TooManyGenerations, 3),
@@ -213,6 +213,7 @@ impl Reason {
         (Reason::Failed, 11),
         (Reason::Stopping, 12),
         (Reason::Operator, 13),
+        (Reason::HandedOn, 14),
     ];
 
     fn code(self) -> u16 {
@@ -486,11 +487,15 @@ impl Reply {
     const CODE: Field = Field::required(1, "code");
     const TEXT: Field = Field::required(2, "text");
     const LAST: Field = Field::required(3, "last");
+    const REASON: Field = Field::optional(4, "reason");
 
     fn write(&self, to: &mut Writer) -> Result<(), Error> {
         to.u8(Self::CODE, self.code);
         to.text(Self::TEXT, &self.text, MAX_REPLY)?;
         to.u8(Self::LAST, self.last.into());
+        if let Some(reason) = self.reason {
+            to.u16(Self::REASON, reason.code());
+        }
         Ok(())
     }
 
@@ -499,6 +504,7 @@ impl Reply {
             code: from.u8(Self::CODE)?,
             text: from.text(Self::TEXT, MAX_REPLY)?,
             last: from.flag(Self::LAST)?,
+            reason: from.maybe_u16(Self::REASON)?.map(Reason::from_code),
         })
     }
 }

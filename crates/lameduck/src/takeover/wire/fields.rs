@@ -231,6 +231,11 @@ impl<'a> Reader<'a> {
         self.sized(field, value).map(u32::from_le_bytes)
     }
 
+    pub(super) fn maybe_u16(&mut self, field: Field) -> Result<Option<u16>, Error> {
+        let Some(value) = self.maybe(field)? else { return Ok(None) };
+        Ok(Some(u16::from_le_bytes(self.sized(field, value)?)))
+    }
+
     pub(super) fn maybe_u32(&mut self, field: Field) -> Result<Option<u32>, Error> {
         let Some(value) = self.maybe(field)? else { return Ok(None) };
         self.sized(field, value).map(u32::from_le_bytes).map(Some)

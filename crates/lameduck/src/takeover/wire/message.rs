@@ -111,6 +111,14 @@ impl Why {
     pub fn new(reason: Reason, text: impl Into<String>) -> Why {
         Why { reason, text: text.into() }
     }
+
+    /// What is for people: the text, or what the reason is called where there is none.
+    pub(crate) fn in_words(&self) -> String {
+        match self.text.as_str() {
+            "" => self.reason.to_string(),
+            text => text.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Why {
@@ -151,6 +159,8 @@ pub enum Reason {
     Stopping,
     /// An operator asked for it.
     Operator,
+    /// This end has handed the service on.
+    HandedOn,
     /// A reason of a later version.
     Other(u16),
 }
@@ -171,6 +181,7 @@ impl fmt::Display for Reason {
             Reason::Failed => "failed to start",
             Reason::Stopping => "stopping",
             Reason::Operator => "asked by the operator",
+            Reason::HandedOn => "handed on",
             Reason::Other(code) => return write!(f, "reason {code}"),
         })
     }
@@ -315,6 +326,8 @@ pub struct Reply {
     pub text: String,
     /// Nothing more comes after this.
     pub last: bool,
+    /// Why nothing came of it, for programs. Who answers from before this was told says none.
+    pub reason: Option<Reason>,
 }
 
 impl Message {
