@@ -269,7 +269,7 @@ pub(super) const CASES: &[Case] = &[
         title: "a changed list of addresses takes effect at an upgrade",
         setup: "the configuration names one more address; first it is taken by another, then it is free, then it is removed",
         action: "an upgrade each time",
-        criterion: "with the taken address the upgrade fails and the old version serves; the free one is served; the removed one is refused",
+        criterion: "with the taken address the upgrade fails and the old version serves; the free one is served; the removed one is refused, once the upgrade cannot be taken back",
         why: "a set of addresses that cannot change needs a restart after all",
         source: "overseer's fixed set; HAProxy refuses the whole reload",
         needs: &[Need::Start, Need::Upgrade, Need::Config],

@@ -203,7 +203,9 @@ fn runs_a_program(pid: u32) -> bool {
 
 pub(super) fn addresses(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
-    let change = stage.adapter.upgrade.as_ref().and_then(|upgrade| upgrade.config.clone());
+    let upgrade = stage.adapter.upgrade.as_ref();
+    let probation = upgrade.and_then(|upgrade| upgrade.probation).map_or(Duration::ZERO, |it| it.0);
+    let change = upgrade.and_then(|upgrade| upgrade.config.clone());
     let change = change.ok_or_else(|| Fault("there is no changed configuration".to_owned()))?;
     let path = stage.service().directory().join(&change.file);
     let (before, more) = (fs::read_to_string(&path)?, stage.service().put_in(&change.more));
@@ -228,7 +230,8 @@ pub(super) fn addresses(stage: &mut Stage<'_>) -> Outcome {
     if let Some(why) = stage.try_upgrade()?.failed {
         return fail(format!("with one address fewer the upgrade fails: {why}"));
     }
-    let deadline = Instant::now() + stage.exit_limit();
+    // As long as the upgrade can be taken back, what it removed may be needed again.
+    let deadline = Instant::now() + probation + stage.exit_limit();
     while Wire::connect(&address.into()).is_ok() {
         if Instant::now() >= deadline {
             return fail("the address that was removed is still served");
