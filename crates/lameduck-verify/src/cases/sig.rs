@@ -3,14 +3,17 @@
 mod first;
 mod forced;
 
+use crate::adapter::Readiness;
 use crate::answer::Persistence;
 use crate::case::{Case, Fault, Need, Outcome, fail, inconclusive, pass, skip, warn};
 use crate::cases::acc::losses;
 use crate::probe::Until;
 use crate::stage::{Launch, SOON, Stage};
-use crate::target::Signal;
+use crate::target::{Signal, proc};
 use crate::verdict::Level::{Must, Should};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use std::io::{PipeReader, Read};
 use std::os::fd::AsRawFd;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -385,7 +388,7 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
             return fail("with standard output and error closed it does not exit");
         }
     }
-    let (_reader, writer) = std::io::pipe()?;
+    let (mut reader, writer) = std::io::pipe()?;
     let (stdout, stderr) = (Stdio::from(writer.try_clone()?), Stdio::from(writer.try_clone()?));
     stage.start_as(Launch {
         stdout: Some(stdout),
@@ -393,6 +396,11 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
         unseen: true,
         ..Launch::default()
     })?;
+    // Else it may wait with its first words, and not with what it says when it is stopped.
+    if let Readiness::Stdout(words) | Readiness::Stderr(words) = &stage.adapter.ready {
+        read_to(&mut reader, words)?;
+    }
+    proc::wait_at_rest(stage.service().main_pid());
     // Another open file of the same pipe: not to block is a property of the open file, and the server's must.
     let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -408,4 +416,21 @@ fn blocked_output(stage: &mut Stage<'_>) -> Outcome {
         Some(_) => pass("it exits with its output full; with its output closed it does not start"),
         None => fail("with standard output and error a full pipe it does not exit"),
     }
+}
+
+/// Reads what a server says until these words have come, for [`SOON`] at most.
+fn read_to(output: &mut PipeReader, words: &str) -> Result<(), Fault> {
+    let deadline = Instant::now() + SOON;
+    let (mut said, mut bytes) = (String::new(), [0; 4096]);
+    while !said.contains(words) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        let mut polled = [PollFd::new(&*output, PollFlags::IN)];
+        if poll(&mut polled, left.as_ref()).map_err(std::io::Error::from)? == 0 {
+            return Err(Fault(format!("within {SOON:?} it did not say {words:?}")));
+        }
+        let read = output.read(&mut bytes)?;
+        said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    Ok(())
 }

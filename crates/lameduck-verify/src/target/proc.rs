@@ -4,6 +4,12 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a process may take to come to rest; a busy one never does.
+const REST: Duration = Duration::from_secs(1);
+/// Between two looks at whether it has.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// An open descriptor and what it leads to, as in `(3, "socket:[12345]")`.
 pub fn descriptors(pid: u32) -> Vec<(u32, String)> {
@@ -93,6 +99,19 @@ pub fn is_at_rest(pid: u32) -> bool {
     let states = tasks(pid).into_iter().filter_map(status);
     pending.into_iter().all(has_none)
         && states.into_iter().all(|status| matches!(status.state, 'S' | 'Z' | 'X'))
+}
+
+/// Waits until the process [is at rest](is_at_rest), or for [`REST`] at most: a busy one never is.
+pub fn wait_at_rest(pid: u32) {
+    wait_until(|| is_at_rest(pid));
+}
+
+/// Waits until it is so, for [`REST`] at most.
+pub fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + REST;
+    while !is_so() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_PAUSE);
+    }
 }
 
 /// Whether the process has not become a program of its own since it was forked: it holds whatever its parent held, and

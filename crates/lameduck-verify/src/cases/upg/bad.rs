@@ -15,10 +15,6 @@ const LIVES: [u64; 3] = [0, 50, 500];
 const BOOT: Duration = Duration::from_secs(5);
 /// So often a moment in the middle of an upgrade is looked for.
 const ATTEMPTS: usize = 5;
-/// How long a process may take to come to rest; a busy one never does.
-const REST: Duration = Duration::from_secs(1);
-/// Between two looks at whether it has.
-const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// What a refusal of an upgrade may take beyond its time.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -280,19 +276,6 @@ pub(super) fn old_dies(stage: &mut Stage<'_>) -> Outcome {
 }
 
 /// A process that the upgrade has started.
-/// Waits until the main process has taken its signals and waits for something itself, if it comes to that.
-fn wait_at_rest(stage: &mut Stage<'_>) {
-    let main = stage.service().main_pid();
-    wait_until(|| proc::is_at_rest(main));
-}
-
-fn wait_until(is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + REST;
-    while !is_so() && Instant::now() < deadline {
-        std::thread::sleep(LOOK_PAUSE);
-    }
-}
-
 fn wait_new(stage: &mut Stage<'_>, known: &[u32]) -> Option<u32> {
     let deadline = Instant::now() + SOON;
     while Instant::now() < deadline {
@@ -358,8 +341,8 @@ fn stop_within(stage: &mut Stage<'_>, pause: Duration) -> Result<Met, Fault> {
     std::thread::sleep(pause);
     // Frozen, the new version cannot get further. What it told the old one until then has been heard by who rests.
     signal(new, Signal::STOP);
-    wait_until(|| proc::is_stopped(new));
-    wait_at_rest(stage);
+    proc::wait_until(|| proc::is_stopped(new));
+    proc::wait_at_rest(stage.service().main_pid());
     let is_early = before.is_empty() || stage.only_old_ones(&before);
     // Where the new version answers and is itself what a stop goes to, the upgrade is over and the stop is another's. A
     // main process that stays (nginx's master) can be stopped at any moment.
@@ -370,7 +353,7 @@ fn stop_within(stage: &mut Stage<'_>, pause: Duration) -> Result<Met, Fault> {
     }
     let told = stage.stop()?;
     // Else the new version could be ready before the old one has read of its stop: an upgrade that was done first.
-    wait_at_rest(stage);
+    proc::wait_at_rest(stage.service().main_pid());
     signal(new, Signal::CONT);
     let limit = stage.exit_limit() + BOOT;
     let left = stage.service().wait_empty(limit);
