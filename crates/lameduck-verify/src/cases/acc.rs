@@ -38,13 +38,13 @@ const RATE: f64 = 10_000.0;
 /// The part of what the server takes at most that still leaves it time to stop in.
 const BEARABLE: f64 = 0.8;
 /// So many of them wait when the stop comes.
-const BURST: u32 = 20;
+const BURST: u32 = 60;
 /// How long they may take to come: as long as a container has no processor that has used up its share.
 const THROTTLED: Duration = Duration::from_millis(100);
 /// Connections that may be open at a time.
 const AT_ONCE: usize = 256;
 /// So often a storm is tried, until something is lost.
-const STORMS: usize = 3;
+const STORMS: usize = 6;
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -124,7 +124,7 @@ pub(super) const CASES: &[Case] = &[
         level: Should,
         title: "a storm of new connections meets refusals, and no reset",
         setup: "10,000 connections a second, one for each request, or four fifths of what the server takes where that is less; the same load without a stop shows nothing, and with a kill it does",
-        action: "the server has no processor (SIGSTOP) until 20 of them wait, or 100 ms; the stop signal, then SIGCONT; three times",
+        action: "the server has no processor (SIGSTOP) until 60 of them wait, or 100 ms; the stop signal, then SIGCONT; six times, or until one is lost",
         criterion: "every request that was sent is answered; only connections after the close are refused",
         why: "connections arrive between the last accept and the close",
         source: "HAProxy management guide, section 4",
