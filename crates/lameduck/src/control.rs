@@ -186,6 +186,10 @@ impl Control {
                 self.take_message(message);
             }
             let now = Instant::now();
+            if self.life().cut_at().is_some_and(|cut_at| cut_at <= now) {
+                // What ended at the last moment was not cut, though word of it is still on its way.
+                self.take_message(Message::Input(GenerationInput::Life(Input::Idle)));
+            }
             self.feed(now, GenerationInput::Tick);
             self.progress(now);
             self.hands.teller.retry(now);

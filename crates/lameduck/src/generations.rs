@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::takeover::channel::Channel;
 
@@ -132,6 +133,14 @@ impl Place {
         PathBuf::from(path)
     }
 
+    /// Where this process makes something of its generation's, before it is renamed into place. The name tells whose it was,
+    /// should it be killed in between.
+    pub(crate) fn beside(&self, generation: u32) -> PathBuf {
+        let mut path = self.socket(generation).into_os_string();
+        path.push(format!(".{}", std::process::id()));
+        PathBuf::from(path)
+    }
+
     /// Where the active generation's process id is read.
     fn pid_file(&self) -> PathBuf {
         let mut path = self.name.as_os_str().to_owned();
@@ -141,8 +150,8 @@ impl Place {
 
     /// Puts this process's id in place, in one step: a reader finds a whole number at any moment.
     fn tell_pid(&self, generation: u32) -> io::Result<()> {
-        let mut beside = self.socket(generation).into_os_string();
-        beside.push(".pid");
+        let beside = self.beside(generation);
+        let _ = fs::remove_file(&beside);
         fs::write(&beside, format!("{}\n", std::process::id()))?;
         fs::rename(&beside, self.pid_file())
     }
@@ -151,8 +160,7 @@ impl Place {
     pub(crate) fn point_to(&self, generation: u32) -> io::Result<()> {
         self.tell_pid(generation)?;
         let socket = self.socket(generation);
-        let mut beside = socket.as_os_str().to_owned();
-        beside.push(".new");
+        let beside = self.beside(generation);
         let target = socket.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let _ = fs::remove_file(&beside);
         symlink(target, &beside)?;
@@ -176,9 +184,21 @@ impl Place {
         self.sweep(generation);
     }
 
-    /// Removes the sockets that dead generations left.
+    /// Removes what dead generations left.
     pub(crate) fn sweep(&self, own: u32) {
         self.others(own);
+        let (Some(parent), Some(file)) = (self.name.parent(), self.name.file_name()) else {
+            return;
+        };
+        let prefix = format!("{}.g", file.to_string_lossy());
+        let Ok(entries) = fs::read_dir(parent) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let of = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('.'));
+            if of.is_some_and(|(_, pid)| is_gone(pid)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The generations that answer, `own` left out, oldest first. Sockets of dead ones are removed.
@@ -216,6 +236,12 @@ impl Place {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
     }
+}
+
+/// Whether this is the number of a process that there is not.
+fn is_gone(pid: &str) -> bool {
+    let pid = pid.parse().ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 #[cfg(test)]
@@ -272,6 +298,22 @@ mod tests {
             place.release(99);
             drop(reader.join().unwrap());
         });
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_was_making_is_swept_and_what_a_living_one_makes_is_not() {
+        let directory = directory();
+        let place = Place::prepare(&directory.join("control")).unwrap();
+        let mut other = std::process::Command::new("true").spawn().unwrap();
+        let left = directory.join(format!("control.g2.{}", other.id()));
+        let own = place.beside(3);
+        fs::write(&left, "").unwrap();
+        fs::write(&own, "").unwrap();
+        other.wait().unwrap();
+        place.sweep(1);
+        assert!(!left.exists(), "{}", left.display());
+        assert!(own.exists(), "{}", own.display());
         fs::remove_dir_all(&directory).unwrap();
     }
 

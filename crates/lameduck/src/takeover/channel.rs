@@ -48,14 +48,11 @@ pub(crate) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds `path`, for this user alone.
-    pub(crate) fn bind(path: &Path) -> io::Result<ControlSocket> {
+    /// Binds `path`, for this user alone. It is made at `beside`, in the same directory.
+    pub(crate) fn bind(path: &Path, beside: &Path) -> io::Result<ControlSocket> {
         let socket = seqpacket()?;
         // Put in place by rename once it listens: until then it refuses whoever connects, and others take a socket
         // that refuses for one that a dead generation left, and remove it.
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".new");
-        let beside = Path::new(&beside);
         let _ = std::fs::remove_file(beside);
         rustix::net::bind(&socket, &SocketAddrUnix::new(beside)?)?;
         // The directory is ours alone (checked before), so nobody connects between bind and chmod.

@@ -243,7 +243,7 @@ async fn a_message_whose_fragments_never_end_does_not_hold_an_old_version() {
 /// Everyone is told shortly before the cut, and who was told before is not told again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_told_to_go_and_stays_until_the_cut_is_counted_once() {
-    let report = upgraded_beside_a_message_without_an_end(Duration::from_secs(1)).await;
+    let report = upgraded_beside_a_message_without_an_end(Duration::from_millis(600)).await;
     assert_eq!((report.outcome, report.cut.websockets), (Outcome::DeadlineExceeded, 1), "{report}");
     assert_eq!(report.tally.websockets_told, 1, "{report}");
 }

@@ -221,7 +221,8 @@ impl Builder {
         };
         // A dead process's socket may lie there; a live one would have counted above.
         let _ = std::fs::remove_file(place.socket(generation));
-        let socket = ControlSocket::bind(&place.socket(generation)).map_err(fail)?;
+        let socket = ControlSocket::bind(&place.socket(generation), &place.beside(generation))
+            .map_err(fail)?;
         if took_over.is_none() {
             place.point_to(generation).map_err(fail)?;
         }
