@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a process may take to come to rest; a busy one never does.
-const REST: Duration = Duration::from_secs(1);
+pub const REST: Duration = Duration::from_secs(1);
 /// Between two looks at whether it has.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
