@@ -68,7 +68,7 @@ pub(super) fn stream(stage: &mut Stage<'_>) -> Outcome {
 pub(super) fn slow_reader(stage: &mut Stage<'_>) -> Outcome {
     stage.start()?;
     let place = stage.path("large")?;
-    let mut wire = Wire::connect_with_receive_buffer(&place.address, READ_BUFFER)?;
+    let mut wire = Wire::open_with_receive_buffer(&place, READ_BUFFER)?;
     wire.request(&place.get(""));
     let mut wires = stage.keep("slow reader", vec![wire]);
     wait_bytes(&mut wires[0], 1)?;
