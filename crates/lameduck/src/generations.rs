@@ -187,40 +187,43 @@ impl Place {
     /// Removes what dead generations left.
     pub(crate) fn sweep(&self, own: u32) {
         self.others(own);
-        let (Some(parent), Some(file)) = (self.name.parent(), self.name.file_name()) else {
-            return;
-        };
-        let prefix = format!("{}.g", file.to_string_lossy());
-        let Ok(entries) = fs::read_dir(parent) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let of = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split_once('.'));
-            if of.is_some_and(|(_, pid)| is_gone(pid)) {
-                let _ = fs::remove_file(entry.path());
+        for (which, path) in self.of_generations() {
+            if which.split_once('.').is_some_and(|(_, pid)| is_gone(pid)) {
+                let _ = fs::remove_file(path);
             }
         }
     }
 
-    /// The generations that answer, `own` left out, oldest first. Sockets of dead ones are removed.
-    pub(crate) fn others(&self, own: u32) -> Vec<(u32, PathBuf)> {
+    /// What lies there of any generation: its path, and what stands behind `control.g`.
+    fn of_generations(&self) -> Vec<(String, PathBuf)> {
         let (Some(parent), Some(file)) = (self.name.parent(), self.name.file_name()) else {
             return Vec::new();
         };
         let prefix = format!("{}.g", file.to_string_lossy());
         let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
+        let named = entries.flatten().filter_map(|entry| {
+            let which = entry.file_name().to_str()?.strip_prefix(&prefix)?.to_owned();
+            Some((which, entry.path()))
+        });
+        named.collect()
+    }
+
+    /// The generations that answer, `own` left out, oldest first. Sockets of dead ones are removed.
+    pub(crate) fn others(&self, own: u32) -> Vec<(u32, PathBuf)> {
         let mut found = Vec::new();
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok());
-            let Some(generation) = number.filter(|generation| *generation != own) else { continue };
-            match Channel::connect(&entry.path()) {
-                Ok(_) => found.push((generation, entry.path())),
+        for (which, path) in self.of_generations() {
+            let Some(generation) = which.parse().ok().filter(|generation| *generation != own)
+            else {
+                continue;
+            };
+            match Channel::connect(&path) {
+                Ok(_) => found.push((generation, path)),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    let _ = fs::remove_file(entry.path());
+                    let _ = fs::remove_file(path);
                 }
                 // Busy, or gone meanwhile: it counts when it can be asked.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    found.push((generation, entry.path()));
+                    found.push((generation, path));
                 }
                 Err(_) => {}
             }

@@ -103,8 +103,12 @@ impl Answer {
     /// assert_eq!(last_words.lines().count(), 2);
     /// ```
     pub fn words(&self) -> (&str, &str) {
-        self.text.split_once(LAST_WORDS_FOLLOW).unwrap_or((&self.text, ""))
+        words_of(&self.text)
     }
+}
+
+fn words_of(text: &str) -> (&str, &str) {
+    text.split_once(LAST_WORDS_FOLLOW).unwrap_or((text, ""))
 }
 
 /// The reason that a service of before reasons were sent says in words.
@@ -120,7 +124,7 @@ fn reason_of(verb: Verb, code: u8, text: &str) -> Option<Reason> {
         return None;
     }
     // What a successor wrote at its end says nothing about the refusal.
-    let (words, _) = text.split_once(LAST_WORDS_FOLLOW).unwrap_or((text, ""));
+    let (words, _) = words_of(text);
     let said = SAID.iter().find(|(said, _)| words.contains(said));
     Some(said.map_or(Reason::Failed, |(_, reason)| *reason))
 }

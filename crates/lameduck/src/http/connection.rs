@@ -221,9 +221,11 @@ async fn first_bytes(
             if let Some(first) = protocol(read) {
                 return Poll::Ready(first);
             }
-            let goes = may_move.along(moving, stream.entry()) == MayMove::Yes;
+            // What is told from here on wakes this task.
+            let told = stream.entry().told();
+            let may_move = may_move.along(moving, stream.entry());
             // Before it is read: what has come meanwhile was sent to whoever serves.
-            if read.is_empty() && goes && stream.entry().told() == Told::Move {
+            if told == Told::Move && may_move == MayMove::Yes && read.is_empty() {
                 return Poll::Ready(First::Idle);
             }
             let mut bytes = [0; FIRST_READ];
@@ -233,8 +235,6 @@ async fn first_bytes(
                 Poll::Ready(Ok(())) => read.extend_from_slice(buf.filled()),
                 Poll::Ready(Err(_)) => return Poll::Ready(First::Gone),
                 Poll::Pending => {
-                    let told = stream.entry().told();
-                    let may_move = may_move.along(moving, stream.entry());
                     let silence = may_move.linger(told, lingers);
                     let wait = match read.len() {
                         0 => silence.unwrap_or_default(),
